@@ -1,0 +1,154 @@
+//! What an engine counts. One writer: the engine's own thread.
+
+use crate::handshake::{CostClass, FailureReason, SessionFacts};
+use crate::metrics::{Counter, Gauge, Histogram};
+
+/// The cipher suites that rustls can negotiate, by IANA code point and by OpenSSL's
+/// name, which is what PROXY protocol receivers and operators' dashboards expect.
+pub const CIPHER_SUITES: [(u16, &str); 9] = [
+    (0x1301, "TLS_AES_128_GCM_SHA256"),
+    (0x1302, "TLS_AES_256_GCM_SHA384"),
+    (0x1303, "TLS_CHACHA20_POLY1305_SHA256"),
+    (0xc02b, "ECDHE-ECDSA-AES128-GCM-SHA256"),
+    (0xc02c, "ECDHE-ECDSA-AES256-GCM-SHA384"),
+    (0xc02f, "ECDHE-RSA-AES128-GCM-SHA256"),
+    (0xc030, "ECDHE-RSA-AES256-GCM-SHA384"),
+    (0xcca8, "ECDHE-RSA-CHACHA20-POLY1305"),
+    (0xcca9, "ECDHE-ECDSA-CHACHA20-POLY1305"),
+];
+
+/// Key-exchange groups by IANA code point and name; the last stands for "none".
+pub const GROUPS: [(u16, &str); 5] = [
+    (0x11ec, "X25519MLKEM768"),
+    (0x001d, "x25519"),
+    (0x0017, "secp256r1"),
+    (0x0018, "secp384r1"),
+    (0, "none"),
+];
+
+/// Why a connection ended, for the `reason` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum EndReason {
+    /// Both sides finished in order.
+    Finished,
+    /// The client reset the connection or vanished.
+    ClientReset,
+    /// The upstream server reset the connection or vanished.
+    UpstreamReset,
+    /// The client broke the record protocol after the handshake.
+    ClientProtocol,
+    /// The handshake failed (counted by reason elsewhere).
+    HandshakeFailed,
+    /// The handshake was shed before any cryptography.
+    Shed,
+    /// No backend of the pool could be connected.
+    NoBackend,
+    /// No byte either way for the idle timeout.
+    IdleTimeout,
+    /// One side finished and the other did not within the half-closed timeout.
+    HalfClosedTimeout,
+    /// The drain deadline passed, or the process was told to stop at once.
+    Stopped,
+    /// The AEAD's limit was reached under TLS 1.2, which has no KeyUpdate.
+    KeyLimit,
+    /// The connection held a buffer longest when the pool ran dry.
+    BufferReclaimed,
+}
+
+impl EndReason {
+    /// Every reason, in `repr` order.
+    pub const ALL: [Self; 12] = [
+        Self::Finished,
+        Self::ClientReset,
+        Self::UpstreamReset,
+        Self::ClientProtocol,
+        Self::HandshakeFailed,
+        Self::Shed,
+        Self::NoBackend,
+        Self::IdleTimeout,
+        Self::HalfClosedTimeout,
+        Self::Stopped,
+        Self::KeyLimit,
+        Self::BufferReclaimed,
+    ];
+
+    /// The value of the `reason` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::ClientReset => "client_reset",
+            Self::UpstreamReset => "upstream_reset",
+            Self::ClientProtocol => "client_protocol",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::Shed => "shed",
+            Self::NoBackend => "no_backend",
+            Self::IdleTimeout => "idle_timeout",
+            Self::HalfClosedTimeout => "half_closed_timeout",
+            Self::Stopped => "stopped",
+            Self::KeyLimit => "key_limit",
+            Self::BufferReclaimed => "buffer_reclaimed",
+        }
+    }
+}
+
+/// The cells of one engine.
+#[derive(Debug, Default)]
+pub struct EngineMetrics {
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Connections open now, in any state.
+    pub connections: Gauge,
+    /// Connections relaying now.
+    pub established: Gauge,
+    /// Handshakes in progress now (credits in use).
+    pub handshakes_in_progress: Gauge,
+    /// Ends by [`EndReason`].
+    pub ended: [Counter; EndReason::ALL.len()],
+    /// Handshakes completed, by suite, group and resumption; see [`Self::handshake`].
+    pub handshakes: [[[Counter; 2]; GROUPS.len()]; CIPHER_SUITES.len()],
+    /// Handshakes failed, by [`FailureReason`].
+    pub failures: [Counter; FailureReason::ALL.len()],
+    /// Tasks that found the queue of their class full.
+    pub shed_queue_full: [Counter; CostClass::ALL.len()],
+    /// From accept to the established session.
+    pub handshake_time: Histogram,
+    /// Plaintext bytes from clients to upstream servers.
+    pub bytes_from_clients: Counter,
+    /// Plaintext bytes from upstream servers to clients.
+    pub bytes_to_clients: Counter,
+    /// Records opened.
+    pub records_opened: Counter,
+    /// Records sealed.
+    pub records_sealed: Counter,
+    /// Clients that ended the stream without close_notify.
+    pub truncations: Counter,
+    /// Upstream connections made.
+    pub upstream_connected: Counter,
+    /// Upstream connection attempts that failed.
+    pub upstream_failed: Counter,
+    /// Upstream connections open now.
+    pub upstream_connections: Gauge,
+    /// Pool buffers in use now.
+    pub buffers_in_use: Gauge,
+    /// Times a receive found the pool empty.
+    pub buffers_exhausted: Counter,
+    /// Completion-queue overflows: an alarm, the queue is sized so that this is 0.
+    pub completion_overflows: Counter,
+    /// Accepts that failed (descriptor limit and the like).
+    pub accept_failures: Counter,
+    /// Turns of the loop.
+    pub turns: Counter,
+    /// Completions handled.
+    pub completions: Counter,
+}
+
+impl EngineMetrics {
+    /// The cell of a completed handshake; `None` for a suite that is not in the table.
+    pub fn handshake(&self, facts: &SessionFacts) -> Option<&Counter> {
+        let suite = CIPHER_SUITES.iter().position(|(code, _)| *code == facts.cipher_suite)?;
+        let group = facts.group.unwrap_or(0);
+        let group = GROUPS.iter().position(|(code, _)| *code == group).unwrap_or(GROUPS.len() - 1);
+        Some(&self.handshakes[suite][group][usize::from(facts.resumed)])
+    }
+}
