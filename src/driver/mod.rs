@@ -150,6 +150,10 @@ pub trait Driver {
     /// Accepts one connection on the listener of that index.
     fn accept(&mut self, listener: usize, token: Token);
 
+    /// Lets no further connection into the listener's queue; those in it can still be
+    /// accepted.
+    fn stop_listening(&mut self, listener: usize);
+
     /// Asks every accept in flight on the listener to end; each still completes.
     fn cancel_accepts(&mut self, listener: usize);
 
@@ -233,4 +237,7 @@ pub trait Driver {
 
     /// Operations started whose completion was not yet handed out.
     fn in_flight(&self) -> usize;
+
+    /// Completions that did not fit the kernel's queue and took its slow path.
+    fn overflows(&self) -> u64;
 }

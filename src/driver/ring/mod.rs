@@ -186,11 +186,6 @@ impl RingDriver {
         &self.capabilities
     }
 
-    /// Completions that did not fit the queue and took the kernel's slow path.
-    pub fn overflows(&self) -> u64 {
-        self.overflows
-    }
-
     fn listen_to_doorbell(&mut self) {
         let entry = opcode::Read::new(
             Fd(self.doorbell.descriptor()),
@@ -442,6 +437,15 @@ impl Driver for RingDriver {
         self.push(entry, Operation::Accept, token, place);
     }
 
+    fn stop_listening(&mut self, listener: usize) {
+        if let Some(listener) = self.listeners[listener].as_ref() {
+            // SAFETY: takes no pointers; the descriptor is open. A second listen(2) only
+            // changes the backlog: with 0 the kernel drops new SYNs (their clients retry,
+            // by then elsewhere or refused) once the queue is not empty.
+            unsafe { libc::listen(listener.as_raw_fd(), 0) };
+        }
+    }
+
     fn cancel_accepts(&mut self, listener: usize) {
         if let Some(listener) = self.listeners[listener].as_ref() {
             let criteria = CancelBuilder::fd(Fd(listener.as_raw_fd())).all();
@@ -596,6 +600,10 @@ impl Driver for RingDriver {
 
     fn in_flight(&self) -> usize {
         self.in_flight - self.in_flight_own
+    }
+
+    fn overflows(&self) -> u64 {
+        self.overflows
     }
 }
 
