@@ -3,6 +3,8 @@
 //! Bytes and states in, bytes and states out. May know: rustls, ring, aws-lc-rs,
 //! X.509. Must not know: sockets, rings, threads, the engine.
 
+pub mod aead;
+pub mod key_schedule;
 pub mod record;
 
 use std::fmt;
