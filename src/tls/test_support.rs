@@ -18,11 +18,15 @@ use super::provider::{crypto_provider, default_groups};
 
 pub(crate) const LIBRARIES: [CryptoLibrary; 2] = [CryptoLibrary::AwsLc, CryptoLibrary::Ring];
 
+pub(crate) type Versions = &'static [&'static SupportedProtocolVersion];
+pub(crate) const ONLY_TLS12: Versions = &[&rustls::version::TLS12];
+pub(crate) const ONLY_TLS13: Versions = &[&rustls::version::TLS13];
+
 /// What a test client is made of.
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) library: CryptoLibrary,
-    pub(crate) versions: &'static [&'static SupportedProtocolVersion],
+    pub(crate) versions: Versions,
     pub(crate) suites: Vec<CipherSuite>,
     /// Signature schemes to offer; empty: all that the library has.
     pub(crate) schemes: Vec<SignatureScheme>,
