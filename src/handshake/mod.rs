@@ -14,6 +14,7 @@
 //! buffers of the engine.
 
 pub mod metrics;
+mod refusal;
 
 use std::sync::Arc;
 use std::time::Duration;
