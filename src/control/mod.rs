@@ -5,5 +5,6 @@
 
 pub mod event_log;
 pub mod logging;
+pub mod metrics;
 pub mod rate_limit;
 pub mod signals;
