@@ -3,7 +3,9 @@
 //! May know: every other module but the command line. Must not: carry data. No
 //! data-path socket is ever touched here after it was bound.
 
+pub mod admin;
 pub mod event_log;
+pub mod lifecycle;
 pub mod logging;
 pub mod metrics;
 pub mod rate_limit;
