@@ -4,8 +4,11 @@
 //! data-path socket is ever touched here after it was bound.
 
 pub mod admin;
+pub mod cpus;
 pub mod event_log;
 pub mod lifecycle;
+pub mod limits;
+pub mod listeners;
 pub mod logging;
 pub mod metrics;
 pub mod rate_limit;
