@@ -1,13 +1,14 @@
 //! The log lines of what engines report: one structured line for each failed
 //! handshake and each client without a backend, rate-limited.
 //!
-//! The limit protects the disk and the reader from a scanner: at most
-//! [`LINES_PER_SECOND`] lines of each kind a second, over the whole process. What was
-//! suppressed is counted into the next line (`suppressed=…`), or into a summary when
-//! no next line comes.
+//! The limit protects the disk and the reader from a scanner. It is one for the whole
+//! process, and one for each kind, so that a storm of failed handshakes does not hide a
+//! dead pool. What was suppressed is counted into the next line (`suppressed=…`), or
+//! into a summary when no next line comes.
 
 #![forbid(unsafe_code)]
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tracing::{info, warn};
@@ -17,8 +18,8 @@ use crate::clock::Moment;
 use crate::engine::events::{Event, EventSource, HandshakeFailed, NoBackend};
 use crate::handshake::FailureReason;
 
-/// Lines of one kind that the process writes a second.
-pub const LINES_PER_SECOND: u32 = 20;
+/// Lines about clients without a backend that the process writes a second.
+const NO_BACKEND_LINES_PER_SECOND: u32 = 10;
 
 /// How long a count of suppressed lines waits for a line to ride on.
 const SUMMARY_AFTER: Duration = Duration::from_secs(10);
@@ -40,10 +41,16 @@ struct Kind {
 }
 
 impl EventLog {
-    /// A log of these engines' events.
-    pub fn new(sources: Vec<EventSource>, now: Moment) -> Self {
-        let kind = || Kind { limit: RateLimit::new(LINES_PER_SECOND, now), last_line: now };
-        Self { dropped_told: vec![0; sources.len()], sources, handshakes: kind(), backends: kind() }
+    /// A log of these engines' events, with at most `failures_per_second` lines about
+    /// failed handshakes; 0 writes none.
+    pub fn new(sources: Vec<EventSource>, failures_per_second: u32, now: Moment) -> Self {
+        let kind = |per_second| Kind { limit: RateLimit::new(per_second, now), last_line: now };
+        Self {
+            dropped_told: vec![0; sources.len()],
+            sources,
+            handshakes: kind(failures_per_second),
+            backends: kind(NO_BACKEND_LINES_PER_SECOND),
+        }
     }
 
     /// Takes what is waiting and writes what the limit allows.
@@ -105,6 +112,7 @@ fn log_handshake_failed(failed: &HandshakeFailed, suppressed: u64) {
     // and escapes those, so a hostile name cannot forge a line.
     let HandshakeFailed { peer, listener, server_name, reason, detail } = failed;
     let server_name = server_name.as_deref().unwrap_or_default();
+    let peer = as_the_client_knows_it(*peer);
     if *reason == FailureReason::Internal {
         warn!(
             %peer, listener = &**listener, server_name, reason = reason.label(),
@@ -122,6 +130,7 @@ fn log_handshake_failed(failed: &HandshakeFailed, suppressed: u64) {
 
 fn log_no_backend(event: &NoBackend, suppressed: u64) {
     let NoBackend { peer, listener, pool, attempts, last_error } = event;
+    let peer = as_the_client_knows_it(*peer);
     let last_error = match last_error {
         Some(error) => error.to_string(),
         None => "no attempt was made".to_owned(),
@@ -130,6 +139,11 @@ fn log_no_backend(event: &NoBackend, suppressed: u64) {
         %peer, listener = &**listener, pool = &**pool, attempts, last_error, suppressed,
         "no backend could be connected: the client was closed"
     );
+}
+
+/// IPv4 clients of a dual-stack listener have mapped addresses, which nobody greps for.
+fn as_the_client_knows_it(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
 #[cfg(test)]
@@ -151,6 +165,12 @@ mod tests {
         }));
     }
 
+    const PER_SECOND: u32 = 20;
+
+    fn log_of(source: EventSource) -> EventLog {
+        EventLog::new(vec![source], PER_SECOND, at_seconds(0))
+    }
+
     fn at_seconds(seconds: u64) -> Moment {
         Moment::from_nanoseconds(seconds * 1_000_000_000)
     }
@@ -159,7 +179,7 @@ mod tests {
     fn a_failed_handshake_is_one_line_with_every_field() {
         let (sink, source) = event_queue();
         fail(&sink, "shop.example", FailureReason::NoSharedVersion);
-        let mut log = EventLog::new(vec![source], at_seconds(0));
+        let mut log = log_of(source);
         let text = captured(|| log.drain(at_seconds(0)));
         assert_eq!(text.lines().count(), 1, "{text}");
         for part in [
@@ -180,7 +200,7 @@ mod tests {
     fn a_failure_on_our_side_is_a_warning() {
         let (sink, source) = event_queue();
         fail(&sink, "shop.example", FailureReason::Internal);
-        let mut log = EventLog::new(vec![source], at_seconds(0));
+        let mut log = log_of(source);
         let text = captured(|| log.drain(at_seconds(0)));
         assert!(text.contains("WARN"), "{text}");
     }
@@ -189,7 +209,7 @@ mod tests {
     fn a_hostile_server_name_cannot_forge_a_line() {
         let (sink, source) = event_queue();
         fail(&sink, "x\n2026-01-01 ERROR forged \u{1b}[31m", FailureReason::Protocol);
-        let mut log = EventLog::new(vec![source], at_seconds(0));
+        let mut log = log_of(source);
         let text = captured(|| log.drain(at_seconds(0)));
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(!text.contains('\u{1b}'), "{text:?}");
@@ -198,12 +218,12 @@ mod tests {
     #[test]
     fn lines_beyond_the_rate_are_counted_into_the_next_one() {
         let (sink, source) = event_queue();
-        let mut log = EventLog::new(vec![source], at_seconds(0));
-        for _ in 0..LINES_PER_SECOND + 30 {
+        let mut log = log_of(source);
+        for _ in 0..PER_SECOND + 30 {
             fail(&sink, "a.example", FailureReason::ClientGone);
         }
         let text = captured(|| log.drain(at_seconds(0)));
-        assert_eq!(text.lines().count(), LINES_PER_SECOND as usize);
+        assert_eq!(text.lines().count(), PER_SECOND as usize);
         fail(&sink, "b.example", FailureReason::ClientGone);
         let text = captured(|| log.drain(at_seconds(1)));
         assert_eq!(text.lines().count(), 1);
@@ -213,8 +233,8 @@ mod tests {
     #[test]
     fn a_count_that_finds_no_line_to_ride_on_gets_a_summary() {
         let (sink, source) = event_queue();
-        let mut log = EventLog::new(vec![source], at_seconds(0));
-        for _ in 0..LINES_PER_SECOND + 5 {
+        let mut log = log_of(source);
+        for _ in 0..PER_SECOND + 5 {
             fail(&sink, "a.example", FailureReason::ClientGone);
         }
         captured(|| log.drain(at_seconds(0)));
@@ -227,7 +247,7 @@ mod tests {
     #[test]
     fn what_a_full_queue_dropped_is_reported_and_counted() {
         let (sink, source) = event_queue();
-        let mut log = EventLog::new(vec![source], at_seconds(0));
+        let mut log = log_of(source);
         for _ in 0..EVENTS_WAITING_MAX + 11 {
             fail(&sink, "a.example", FailureReason::ClientGone);
         }
@@ -238,22 +258,32 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_of_zero_writes_nothing_about_handshakes() {
+        let (sink, source) = event_queue();
+        let mut log = EventLog::new(vec![source], 0, at_seconds(0));
+        fail(&sink, "a.example", FailureReason::ClientGone);
+        assert_eq!(captured(|| log.drain(at_seconds(0))), "");
+        assert_eq!(captured(|| log.drain(at_seconds(60))), "");
+    }
+
+    #[test]
     fn a_storm_of_failed_handshakes_does_not_hide_a_dead_pool() {
         let (sink, source) = event_queue();
         for _ in 0..200 {
             fail(&sink, "a.example", FailureReason::NotTls);
         }
         sink.report(Event::NoBackend(NoBackend {
-            peer: "[2001:db8::7]:99".parse().expect("an address"),
+            peer: "[::ffff:198.51.100.7]:99".parse().expect("an address"),
             listener: Arc::from("main"),
             pool: Arc::from("web"),
             attempts: 3,
             last_error: Some(Errno(111)),
         }));
-        let mut log = EventLog::new(vec![source], at_seconds(0));
+        let mut log = log_of(source);
         let text = captured(|| log.drain(at_seconds(0)));
         let line = text.lines().find(|line| line.contains("no backend")).expect("the line");
-        for part in ["WARN", "pool=\"web\"", "attempts=3", "Connection refused", "[2001:db8::7]:99"]
+        for part in
+            ["WARN", "pool=\"web\"", "attempts=3", "Connection refused", "peer=198.51.100.7:99"]
         {
             assert!(line.contains(part), "{part} in {line}");
         }

@@ -18,8 +18,8 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 pub struct Listening<'a> {
     /// The listener's name, for errors.
     pub name: &'a str,
-    /// The address. `[::]` means IPv6 only: list `0.0.0.0` beside it for both, so that
-    /// an IPv4 client never shows up under an IPv6 address.
+    /// The address. `[::]` takes IPv4 as well; such clients then have IPv4-mapped
+    /// addresses (RFC 4291 section 2.5.5.2).
     pub address: SocketAddr,
     /// Connections that may wait to be accepted; the kernel lowers it to
     /// `net.core.somaxconn`.
@@ -45,6 +45,10 @@ pub struct ListenError {
 }
 
 fn advice(error: &io::Error) -> &'static str {
+    // EAFNOSUPPORT has no kind of its own.
+    if error.raw_os_error() == Some(libc::EAFNOSUPPORT) {
+        return "; this machine has no IPv6: write 0.0.0.0 instead of [::]";
+    }
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
             "; ports below 1024 need CAP_NET_BIND_SERVICE \
@@ -123,7 +127,8 @@ fn bound(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
         socket.set_reuse_port(true)?;
     }
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        // Said either way: net.ipv6.bindv6only must not decide it.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
     }
     socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
@@ -190,13 +195,16 @@ mod tests {
     }
 
     #[test]
-    fn both_families_can_have_the_same_port() {
+    fn the_wildcard_of_ipv6_takes_ipv4_too() {
         let six = on("[::]:0".parse().expect("an address"));
-        let Ok(held) = listen(&[six], 1) else {
+        let Ok(mut listeners) = listen(&[six], 1) else {
             return; // This machine has no IPv6.
         };
-        let four = SocketAddr::from(([0, 0, 0, 0], held.addresses[0].port()));
-        listen(&[on(four)], 1).expect("IPv4 beside it");
+        let port = listeners.addresses[0].port();
+        let client = TcpStream::connect(("127.0.0.1", port)).expect("connected");
+        let listener = TcpListener::from(listeners.of_engines[0].remove(0));
+        let (_, peer) = listener.accept().expect("accepted");
+        assert_eq!(peer.ip().to_canonical(), client.local_addr().expect("an address").ip());
     }
 
     #[test]

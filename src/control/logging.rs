@@ -8,6 +8,7 @@
 
 use std::io::{self, IsTerminal};
 
+use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
@@ -50,7 +51,7 @@ pub enum LogError {
 ///
 /// # Errors
 /// The level does not parse, or the process already has a log.
-pub fn start(level: &str) -> Result<Log, LogError> {
+pub fn start(level: Level) -> Result<Log, LogError> {
     let filter = filter(level, |name| std::env::var(name).ok())?;
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(LINES_WAITING_MAX)
@@ -74,13 +75,13 @@ impl Log {
     }
 }
 
-fn filter(level: &str, variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, LogError> {
+fn filter(level: Level, variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, LogError> {
     let from_environment = LEVEL_VARIABLES.iter().find_map(|name| {
         let value = variable(name)?;
         (!value.is_empty()).then(|| (format!("environment variable {name}"), value))
     });
     let (origin, level) =
-        from_environment.unwrap_or_else(|| ("log level".to_owned(), level.to_owned()));
+        from_environment.unwrap_or_else(|| ("log.level".to_owned(), level.to_string()));
     EnvFilter::builder().parse(&level).map_err(|error| LogError::Level {
         origin,
         level,
@@ -123,13 +124,13 @@ mod tests {
 
     #[test]
     fn the_configured_level_holds_when_the_environment_is_silent() {
-        let filter = filter("warn", |_| None).expect("a level");
+        let filter = filter(Level::WARN, |_| None).expect("a level");
         assert_eq!(filter.to_string(), "warn");
     }
 
     #[test]
     fn our_own_variable_wins_over_the_common_one() {
-        let filter = filter("warn", |name| match name {
+        let filter = filter(Level::WARN, |name| match name {
             "FOREBAY_LOG" => Some("debug".to_owned()),
             _ => Some("trace".to_owned()),
         });
@@ -138,14 +139,15 @@ mod tests {
 
     #[test]
     fn an_empty_variable_is_as_good_as_none() {
-        let filter = filter("info", |_| Some(String::new())).expect("a level");
+        let filter = filter(Level::INFO, |_| Some(String::new())).expect("a level");
         assert_eq!(filter.to_string(), "info");
     }
 
     #[test]
     fn a_bad_level_says_where_it_came_from_and_what_to_write() {
-        let error = filter("info", |name| (name == "RUST_LOG").then(|| "forebay=loud".to_owned()))
-            .expect_err("not a level");
+        let error =
+            filter(Level::INFO, |name| (name == "RUST_LOG").then(|| "forebay=loud".to_owned()))
+                .expect_err("not a level");
         let text = error.to_string();
         assert!(text.contains("RUST_LOG") && text.contains("loud"), "{text}");
         assert!(text.contains("use error, warn, info, debug or trace"), "{text}");
