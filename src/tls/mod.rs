@@ -3,6 +3,7 @@
 //! Bytes and states in, bytes and states out. May know: rustls, ring, aws-lc-rs,
 //! X.509. Must not know: sockets, rings, threads, the engine.
 
+pub mod names;
 pub mod record;
 
 use std::fmt;
