@@ -4,9 +4,9 @@
 //! X.509. Must not know: sockets, rings, threads, the engine.
 
 pub mod aead;
-pub mod key_schedule;
 pub mod certificates;
 pub mod client_hello;
+pub mod key_schedule;
 pub mod names;
 pub mod policy;
 pub mod provider;
