@@ -18,7 +18,7 @@ pub mod tickets;
 
 mod refusal;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 
 use std::fmt;
 
