@@ -83,29 +83,31 @@ pub(crate) fn first_flight(client: &mut ClientConnection) -> Vec<u8> {
     bytes
 }
 
-/// Runs a handshake to its end in memory, tickets included.
+/// Runs a handshake to its end in memory, tickets included. `flight` is what was taken
+/// from the client before.
 pub(crate) fn shake(
     client: &mut ClientConnection,
     config: Arc<ServerConfig>,
+    mut flight: Vec<u8>,
 ) -> Result<ServerConnection, rustls::Error> {
     let mut server = ServerConnection::new(config).unwrap();
     while client.is_handshaking() || server.is_handshaking() || server.wants_write() {
-        let mut flight = Vec::new();
         while client.wants_write() {
             client.write_tls(&mut flight).unwrap();
         }
-        let mut flight = flight.as_slice();
-        while !flight.is_empty() {
-            server.read_tls(&mut flight).unwrap();
+        let bytes = std::mem::take(&mut flight);
+        let mut bytes = bytes.as_slice();
+        while !bytes.is_empty() {
+            server.read_tls(&mut bytes).unwrap();
             server.process_new_packets()?;
         }
-        let mut flight = Vec::new();
+        let mut bytes = Vec::new();
         while server.wants_write() {
-            server.write_tls(&mut flight).unwrap();
+            server.write_tls(&mut bytes).unwrap();
         }
-        let mut flight = flight.as_slice();
-        while !flight.is_empty() {
-            client.read_tls(&mut flight).unwrap();
+        let mut bytes = bytes.as_slice();
+        while !bytes.is_empty() {
+            client.read_tls(&mut bytes).unwrap();
             client.process_new_packets()?;
         }
     }
