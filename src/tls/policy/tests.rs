@@ -529,3 +529,125 @@ mod crafted {
         assert_eq!(refusal, Refusal::NoSharedCipherSuite);
     }
 }
+
+mod agreement {
+    //! Whatever a client offers, `admit` and rustls come to the same end.
+
+    use proptest::prelude::*;
+    use proptest::sample::{select, subsequence};
+
+    use super::*;
+
+    /// Policies that differ in all that can be refused.
+    fn policies(library: CryptoLibrary) -> Vec<Policy> {
+        let suite = |name: &str| name.parse::<CipherSuite>().unwrap();
+        let plain = || settings(library, four_kinds(library));
+        [
+            PolicySettings { alpn: vec![b"h2".to_vec()], ..plain() },
+            PolicySettings { unknown_sni: UnknownServerName::Reject, ..plain() },
+            PolicySettings { minimum_version: Version::Tls13, ..plain() },
+            PolicySettings { groups: vec![Group::SECP256R1], ..plain() },
+            PolicySettings {
+                cipher_suites: vec![
+                    suite("TLS_CHACHA20_POLY1305_SHA256"),
+                    suite("ECDHE-RSA-AES256-GCM-SHA384"),
+                ],
+                ..plain()
+            },
+            settings(library, only(library, KeyType::Rsa)),
+            settings(library, only(library, KeyType::EcdsaP384)),
+        ]
+        .map(|settings| Policy::new(settings).unwrap())
+        .into()
+    }
+
+    static POLICIES: LazyLock<[Vec<Policy>; 2]> = LazyLock::new(|| LIBRARIES.map(policies));
+
+    fn clients() -> impl Strategy<Value = (usize, Client)> {
+        const SCHEMES: [SignatureScheme; 7] = [
+            SignatureScheme::RSA_PKCS1_SHA256,
+            SignatureScheme::RSA_PSS_SHA256,
+            SignatureScheme::RSA_PSS_SHA512,
+            SignatureScheme::ECDSA_NISTP256_SHA256,
+            SignatureScheme::ECDSA_NISTP384_SHA384,
+            SignatureScheme::ED25519,
+            SignatureScheme::ECDSA_NISTP521_SHA512,
+        ];
+        let offers = (
+            select(vec![ONLY_TLS12, ONLY_TLS13, rustls::ALL_VERSIONS]),
+            subsequence(CipherSuite::DEFAULT_ORDER.to_vec(), 1..=9).prop_shuffle(),
+            subsequence(SCHEMES.to_vec(), 1..=7).prop_shuffle(),
+            subsequence(vec![b"h2".to_vec(), b"imap".to_vec()], 0..=2),
+            select(vec!["www.example.com", "other.example", "192.0.2.1"]),
+        );
+        (0..LIBRARIES.len(), offers)
+            .prop_flat_map(|(library, offers)| {
+                let groups = provider::default_groups(LIBRARIES[library]).to_vec();
+                let count = 1..=groups.len();
+                (Just(library), Just(offers), subsequence(groups, count).prop_shuffle())
+            })
+            .prop_map(|(library, (versions, suites, schemes, alpn, server_name), groups)| {
+                let library_name = LIBRARIES[library];
+                let client = Client {
+                    library: library_name,
+                    versions,
+                    suites,
+                    groups,
+                    schemes,
+                    alpn,
+                    server_name,
+                };
+                (library, client)
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn admitted_is_what_completes_and_refused_is_what_fails(
+            (library, client) in clients(),
+            which in any::<prop::sample::Index>(),
+        ) {
+            // rustls builds no client without a suite for any of its versions.
+            let tls13 = client.suites.iter().any(|suite| suite.code_point() >> 8 == 0x13);
+            let tls12 = client.suites.iter().any(|suite| suite.code_point() >> 8 != 0x13);
+            prop_assume!(tls13 || client.versions != ONLY_TLS13);
+            prop_assume!(tls12 || client.versions != ONLY_TLS12);
+            // Of one without a group it sends an empty list, which is malformed.
+            let tls12_group = client.groups.iter().any(|group| *group != Group::X25519_MLKEM768);
+            prop_assume!(tls12_group || tls13 && client.versions != ONLY_TLS12);
+
+            let policy = which.get(&POLICIES[library]);
+            let mut connection = client.connection();
+            let hello = first_flight(&mut connection);
+            let admission = admit(policy, &hello);
+            let config = match &admission {
+                Ok(admission) => Arc::clone(&admission.config),
+                // Without an admission the version is unknown: try both.
+                Err(_) => Arc::clone(&policy.tls12),
+            };
+            let outcome = shake(&mut connection, config, hello);
+            match admission {
+                Ok(admission) => {
+                    let server = outcome.unwrap();
+                    prop_assert_eq!(server.protocol_version(), Some(admission.version.into()));
+                    let leaf = &connection.peer_certificates().unwrap()[0];
+                    let certificate = policy
+                        .certificates()
+                        .iter()
+                        .find(|certificate| certificate.certified.cert[0] == *leaf)
+                        .unwrap();
+                    prop_assert_eq!(admission.key, certificate.key_type.into());
+                }
+                Err(refusal) => {
+                    prop_assert!(outcome.is_err(), "{:?}, but rustls agreed", refusal);
+                    let mut connection = client.connection();
+                    let hello = first_flight(&mut connection);
+                    let outcome = shake(&mut connection, Arc::clone(&policy.tls13), hello);
+                    prop_assert!(outcome.is_err(), "{:?}, but rustls agreed", refusal);
+                }
+            }
+        }
+    }
+}
