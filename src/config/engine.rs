@@ -27,7 +27,7 @@ pub struct EngineSettings {
     /// `backlog = 1 to 65535`, default `4096`: connections that wait in the kernel to be
     /// accepted, for each engine and address. The kernel caps it at
     /// `net.core.somaxconn`.
-    pub backlog: usize,
+    pub backlog: u16,
 }
 
 impl Default for EngineSettings {
@@ -84,7 +84,7 @@ pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> EngineSetting
             item.auto_or_count(report, 16..=Settings::BUFFERS_MAX)
         }),
         backlog: section.value(report, "backlog", default.backlog, |item, report| {
-            item.count(report, 1..=65_535)
+            item.count(report, 1..=u16::MAX)
         }),
     };
     super::check::cpus_suffice(report, section, "engines", settings.engines, &settings.cpus);

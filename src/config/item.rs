@@ -233,18 +233,18 @@ impl<'t> Item<'t> {
     }
 
     /// A whole number within `range`.
-    pub(super) fn count(
-        &self,
-        report: &mut Report<'_>,
-        range: RangeInclusive<usize>,
-    ) -> Option<usize> {
+    pub(super) fn count<N>(&self, report: &mut Report<'_>, range: RangeInclusive<N>) -> Option<N>
+    where
+        N: TryFrom<u64> + PartialOrd + std::fmt::Display,
+    {
         let wanted = || format!("a whole number from {} to {}", range.start(), range.end());
         let Some(integer) = self.value.as_integer() else {
             self.wrong_type(report, &wanted(), None);
             return None;
         };
-        let number = usize::from_str_radix(integer.as_str(), integer.radix())
+        let number = u64::from_str_radix(integer.as_str(), integer.radix())
             .ok()
+            .and_then(|number| N::try_from(number).ok())
             .filter(|number| range.contains(number));
         if number.is_none() {
             let message = format!("{integer} is out of range");

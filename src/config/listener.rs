@@ -58,7 +58,7 @@ pub enum UnknownSni {
     /// The default certificate.
     #[default]
     Default,
-    /// A fatal alert, and the end of the connection. Clients that ask for
+    /// The alert unrecognized_name (RFC 6066 section 3), and the end of the connection. Clients that ask for
     /// no name at all still get the default certificate.
     Reject,
 }

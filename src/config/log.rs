@@ -13,7 +13,7 @@ pub struct LogSettings {
     pub level: Level,
     /// `failures_per_second = 0 to 1000000`, default `10`: lines about failed handshakes
     /// that the process writes in a second. Beyond it they are only counted. `0`: none.
-    pub failures_per_second: usize,
+    pub failures_per_second: u32,
 }
 
 impl Default for LogSettings {

@@ -83,7 +83,7 @@ fn resolve_pool(
         findings.push(settings.error(&pool.name.place, message).with_help(help));
     }
     Pool {
-        name: pool.name.value.clone(),
+        name: pool.name.value.as_str().into(),
         backends,
         balance: pool.balance,
         proxy_protocol: pool.proxy_protocol,

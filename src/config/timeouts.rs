@@ -11,8 +11,8 @@ pub struct TimeoutSettings {
     /// `client_hello`, default `"5s"`: from accept to the last byte of the ClientHello.
     /// Ends clients that connect and say nothing, or little at a time.
     pub client_hello: Duration,
-    /// `handshake`, default `"10s"`: from accept to the end of the handshake, time in
-    /// queues included.
+    /// `handshake`, default `"10s"`: from the ClientHello to the end of the handshake, time
+    /// in queues included.
     pub handshake: Duration,
     /// `connect`, default `"3s"`: for each attempt to connect to a backend; then the next
     /// one is tried.
@@ -58,7 +58,7 @@ pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> TimeoutSettin
     let mut timeout = |key, default| {
         section.value(report, key, default, |item, report| item.duration(report, LEAST..=MOST))
     };
-    let settings = TimeoutSettings {
+    TimeoutSettings {
         client_hello: timeout("client_hello", default.client_hello),
         handshake: timeout("handshake", default.handshake),
         connect: timeout("connect", default.connect),
@@ -71,17 +71,5 @@ pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> TimeoutSettin
             default.first_data_wait,
             |item, report| item.duration(report, Duration::ZERO..=Duration::from_secs(1)),
         ),
-    };
-    if settings.client_hello > settings.handshake {
-        let written =
-            ["client_hello", "handshake"].into_iter().find_map(|key| section.item(report, key));
-        if let Some(item) = written {
-            report.warning(
-                item.place(),
-                "client_hello is longer than handshake, which includes it".into(),
-                Some("make client_hello the shorter of the two".into()),
-            );
-        }
     }
-    settings
 }

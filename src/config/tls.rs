@@ -1,11 +1,12 @@
 //! `[tls]`: the cryptographic library, and what is negotiated.
 
-use crate::tls::names::{CIPHER_SUITES, GROUPS};
+use std::str::FromStr;
+
+use crate::tls::names::{CipherSuite, Group, UnknownName};
 use crate::tls::{CryptoLibrary, Version};
 
 use super::item::{Item, Section};
 use super::report::Report;
-use super::suggest;
 
 /// `[tls]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub struct TlsSettings {
     /// and after a pause, so many bytes go to the client in records that fit one TCP
     /// segment, which it can decrypt as they come; then records grow to 16 KiB, which
     /// cost less CPU. `"0B"`: large records from the start.
-    pub small_records_bytes: usize,
+    pub small_records_bytes: u32,
     /// `strict_truncation = true | false`, default `false`: what a client means that ends
     /// the TCP stream without a close_notify alert. `false`: that it has finished sending,
     /// as many clients do; it is counted. `true`: that the stream was cut by someone
@@ -35,34 +36,33 @@ pub struct TlsSettings {
 pub struct TlsPolicy {
     /// `minimum_version = "1.2" | "1.3"`, default `"1.2"`: older clients are refused.
     pub minimum_version: Version,
-    /// `cipher_suites = [OpenSSL names]`, default all, here as IANA code points: what is
-    /// offered, in order of preference; the server's order decides. By default AES-128
-    /// comes first, because a handshake with a SHA-384 suite takes a third more CPU.
-    pub cipher_suites: Vec<u16>,
+    /// `cipher_suites = [names]`, OpenSSL's or IANA's, default all: what is offered, in
+    /// order of preference; the server's order decides. By default AES-128 comes first,
+    /// because a handshake with a SHA-384 suite takes a third more CPU.
+    pub cipher_suites: Vec<CipherSuite>,
     /// `groups = [names]`, default `["X25519MLKEM768", "x25519", "secp256r1",
-    /// "secp384r1"]` (without the first for ring), here as IANA code points:
-    /// key-exchange groups in order of preference.
-    pub groups: Vec<u16>,
+    /// "secp384r1"]` (without the first for ring): key-exchange groups that may be used;
+    /// among them the client's order decides.
+    pub groups: Vec<Group>,
 }
-
-/// The order of preference without configuration.
-const CIPHER_SUITES_DEFAULT: [u16; 9] =
-    [0x1301, 0x1302, 0x1303, 0xc02b, 0xc02f, 0xc02c, 0xc030, 0xcca9, 0xcca8];
-const GROUPS_DEFAULT: [u16; 4] = [X25519MLKEM768, 0x001d, 0x0017, 0x0018];
-const X25519MLKEM768: u16 = 0x11ec;
 
 impl TlsPolicy {
     /// The policy without configuration.
     pub fn new(provider: CryptoLibrary) -> Self {
-        let available = |group: &u16| match provider {
-            CryptoLibrary::AwsLc => true,
-            CryptoLibrary::Ring => *group != X25519MLKEM768,
-        };
+        let all = [Group::X25519_MLKEM768, Group::X25519, Group::SECP256R1, Group::SECP384R1];
+        let available = |group: &Group| is_available(*group, provider);
         Self {
             minimum_version: Version::Tls12,
-            cipher_suites: CIPHER_SUITES_DEFAULT.to_vec(),
-            groups: GROUPS_DEFAULT.into_iter().filter(available).collect(),
+            cipher_suites: CipherSuite::DEFAULT_ORDER.to_vec(),
+            groups: all.into_iter().filter(available).collect(),
         }
+    }
+}
+
+fn is_available(group: Group, provider: CryptoLibrary) -> bool {
+    match provider {
+        CryptoLibrary::AwsLc => true,
+        CryptoLibrary::Ring => group != Group::X25519_MLKEM768,
     }
 }
 
@@ -106,7 +106,7 @@ pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> TlsSettings {
             default.small_records_bytes,
             |item, report| {
                 let bytes = item.size(report, 0..=1 << 20)?;
-                usize::try_from(bytes).ok()
+                u32::try_from(bytes).ok()
             },
         ),
         strict_truncation: section.value(
@@ -125,122 +125,94 @@ pub(super) fn read_policy(
     provider: CryptoLibrary,
     base: &TlsPolicy,
 ) -> TlsPolicy {
-    let minimum_version =
-        section.value(report, "minimum_version", base.minimum_version, |item, report| {
-            item.choice(report, &VERSIONS)
-        });
-    let cipher_suites =
-        section.value(report, "cipher_suites", base.cipher_suites.clone(), |item, report| {
-            let suites = read_names(report, item, "cipher suite", cipher_suite)?;
-            check_suites(report, item, &suites, minimum_version);
-            Some(suites)
-        });
-    let groups = section.value(report, "groups", base.groups.clone(), |item, report| {
-        read_names(report, item, "group", |name| group(name, provider))
-    });
-    TlsPolicy { minimum_version, cipher_suites, groups }
+    let policy = TlsPolicy {
+        minimum_version: section.value(
+            report,
+            "minimum_version",
+            base.minimum_version,
+            |item, report| item.choice(report, &VERSIONS),
+        ),
+        cipher_suites: section.value(
+            report,
+            "cipher_suites",
+            base.cipher_suites.clone(),
+            |item, report| read_names(report, item, |_, _, _| {}),
+        ),
+        groups: section.value(report, "groups", base.groups.clone(), |item, report| {
+            read_names(report, item, |report, element, group: Group| {
+                if !is_available(group, provider) {
+                    let message = format!("{group} is not available with provider = \"ring\"");
+                    let help = "take it out, or set provider = \"aws-lc-rs\"";
+                    report.error(element.place(), message, Some(help.into()));
+                }
+            })
+        }),
+    };
+    let written =
+        ["cipher_suites", "minimum_version"].into_iter().find_map(|key| section.item(report, key));
+    if let Some(item) = written {
+        check_versions(report, &item, &policy);
+    }
+    policy
 }
 
-/// A list of names, each of which `look_up` turns into a code point or a message with
-/// help.
-fn read_names(
+/// A list of names, each at most once; `check` says what else is wrong with one.
+fn read_names<T>(
     report: &mut Report<'_>,
     item: &Item<'_>,
-    what: &str,
-    look_up: impl Fn(&str) -> Result<u16, (String, String)>,
-) -> Option<Vec<u16>> {
+    check: impl Fn(&mut Report<'_>, &Item<'_>, T),
+) -> Option<Vec<T>>
+where
+    T: FromStr<Err = UnknownName> + Copy + PartialEq,
+{
     let elements = item.elements(report)?;
     if elements.is_empty() {
         let help = "take the key out for the default".into();
-        report.error(item.place(), format!("no {what} is listed"), Some(help));
+        report.error(item.place(), "the list is empty".into(), Some(help));
         return None;
     }
-    let mut codes = Vec::new();
+    let mut values = Vec::new();
     let mut complete = true;
     for element in elements {
         let Some(name) = element.text(report) else {
             complete = false;
             continue;
         };
-        match look_up(name) {
-            Ok(code) if codes.contains(&code) => {
-                let help = "its first place counts: take this one out".into();
+        match name.parse::<T>() {
+            Ok(value) if values.contains(&value) => {
+                let help = "take one of the two out".into();
                 report.error(element.place(), format!("{name:?} is listed twice"), Some(help));
             }
-            Ok(code) => codes.push(code),
-            Err((message, help)) => {
+            Ok(value) => {
+                check(report, &element, value);
+                values.push(value);
+            }
+            Err(unknown) => {
                 complete = false;
-                report.error(element.place(), message, Some(help));
+                report.error(element.place(), unknown.to_string(), None);
             }
         }
     }
-    complete.then_some(codes)
+    // A list with holes would only mislead the checks to come.
+    complete.then_some(values)
 }
 
-fn cipher_suite(name: &str) -> Result<u16, (String, String)> {
-    let names = CIPHER_SUITES.map(|(_, name)| name);
-    if let Some((code, _)) = CIPHER_SUITES.iter().find(|(_, known)| *known == name) {
-        return Ok(*code);
-    }
-    let help = match suggest::nearest(&openssl_spelling(name), names) {
-        Some(near) => format!("did you mean {near:?}?"),
-        None => format!("the cipher suites are {}", names.join(", ")),
-    };
-    Err((format!("unknown cipher suite {name:?}"), help))
-}
-
-/// The IANA name of a TLS 1.2 suite in OpenSSL's manner, for the suggestion:
-/// `TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256` becomes `ECDHE-RSA-AES128-GCM-SHA256`.
-fn openssl_spelling(name: &str) -> String {
-    match name.strip_prefix("TLS_").and_then(|rest| rest.split_once("_WITH_")) {
-        Some((exchange, cipher)) => {
-            let cipher = cipher.replace("AES_", "AES").replace("POLY1305_SHA256", "POLY1305");
-            format!("{exchange}-{cipher}").replace('_', "-")
+/// Every version that is allowed should have a suite.
+fn check_versions(report: &mut Report<'_>, item: &Item<'_>, policy: &TlsPolicy) {
+    let of_tls13 = |suite: &CipherSuite| suite.code_point() >> 8 == 0x13;
+    if !policy.cipher_suites.iter().any(of_tls13) {
+        let help = "add \"TLS_AES_128_GCM_SHA256\"".into();
+        if policy.minimum_version == Version::Tls13 {
+            let message = "no TLS 1.3 cipher suite is listed, and older versions are refused";
+            report.error(item.place(), message.into(), Some(help));
+        } else {
+            let message = "no TLS 1.3 cipher suite is listed, so that version is not offered";
+            report.warning(item.place(), message.into(), Some(help));
         }
-        None => name.into(),
-    }
-}
-
-/// Names are accepted in any case, and by NIST's name for the curve.
-fn group(name: &str, provider: CryptoLibrary) -> Result<u16, (String, String)> {
-    let known = &GROUPS[..GROUPS.len() - 1];
-    let names: Vec<&str> = known.iter().map(|(_, name)| *name).collect();
-    let formal = match name.to_ascii_lowercase().as_str() {
-        "p-256" => "secp256r1",
-        "p-384" => "secp384r1",
-        _ => name,
-    };
-    match known.iter().find(|(_, known)| known.eq_ignore_ascii_case(formal)) {
-        Some((X25519MLKEM768, _)) if provider == CryptoLibrary::Ring => Err((
-            format!("{name:?} is not available with provider = \"ring\""),
-            "take it out, or set provider = \"aws-lc-rs\"".into(),
-        )),
-        Some((code, _)) => Ok(*code),
-        None => {
-            let help = match suggest::nearest(formal, names.iter().copied()) {
-                Some(near) => format!("did you mean {near:?}?"),
-                None => format!("the groups are {}", names.join(", ")),
-            };
-            Err((format!("unknown group {name:?}"), help))
-        }
-    }
-}
-
-fn check_suites(report: &mut Report<'_>, item: &Item<'_>, suites: &[u16], minimum: Version) {
-    let of_tls13 = |code: &u16| *code >> 8 == 0x13;
-    if !suites.iter().any(of_tls13) {
-        report.error(
-            item.place(),
-            "no TLS 1.3 cipher suite is listed".into(),
-            Some(
-                "add \"TLS_AES_128_GCM_SHA256\": a client that offers TLS 1.3 gets TLS 1.3".into(),
-            ),
-        );
-    } else if minimum == Version::Tls12 && suites.iter().all(of_tls13) {
-        report.warning(
-            item.place(),
-            "no TLS 1.2 cipher suite is listed, so TLS 1.2 clients are refused".into(),
-            Some("add one, or set minimum_version = \"1.3\"".into()),
-        );
+    } else if policy.minimum_version == Version::Tls12 && policy.cipher_suites.iter().all(of_tls13)
+    {
+        let message = "no TLS 1.2 cipher suite is listed, so that version is not offered";
+        let help = "add one, or set minimum_version = \"1.3\"".into();
+        report.warning(item.place(), message.into(), Some(help));
     }
 }
