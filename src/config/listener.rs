@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::tls::policy::UnknownServerName;
+
 use super::finding::Located;
 use super::item::{Item, Section};
 use super::pool::PoolSettings;
@@ -29,8 +31,9 @@ pub struct ListenerSettings {
     /// "default"`, for one that no certificate has. It need not be in `certificates` too.
     pub default_certificate: Option<Located<PathBuf>>,
     /// `unknown_sni = "default" | "reject"`, default `"default"`: what a client gets that
-    /// asks for a name that no certificate has.
-    pub unknown_sni: UnknownSni,
+    /// asks for a name that no certificate has: the default certificate, or the alert
+    /// unrecognized_name. Without any name it gets the default certificate in both cases.
+    pub unknown_sni: UnknownServerName,
     /// `alpn = [protocols]`, default empty, which is no negotiation: application
     /// protocols that the pool speaks, in order of preference, such as
     /// `["h2", "http/1.1"]`. Clients that offer only others are refused (RFC 7301).
@@ -52,17 +55,6 @@ impl ListenerSettings {
     pub const ALPN_MAX: usize = 16;
 }
 
-/// What a client gets that asks for a name that no certificate has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum UnknownSni {
-    /// The default certificate.
-    #[default]
-    Default,
-    /// The alert unrecognized_name (RFC 6066 section 3), and the end of the connection. Clients that ask for
-    /// no name at all still get the default certificate.
-    Reject,
-}
-
 pub(super) const KEYS: &[&str] = &[
     "name",
     "address",
@@ -76,8 +68,8 @@ pub(super) const KEYS: &[&str] = &[
     "groups",
 ];
 
-const UNKNOWN_SNI: [(&str, UnknownSni); 2] =
-    [("default", UnknownSni::Default), ("reject", UnknownSni::Reject)];
+const UNKNOWN_SNI: [(&str, UnknownServerName); 2] =
+    [("default", UnknownServerName::Default), ("reject", UnknownServerName::Reject)];
 
 pub(super) fn read_all(
     report: &mut Report<'_>,
@@ -139,9 +131,12 @@ fn read(
         default_certificate: section.optional(report, "default_certificate", |item, report| {
             item.path(report, directory).map(|path| item.locate(path))
         }),
-        unknown_sni: section.value(report, "unknown_sni", UnknownSni::default(), |item, report| {
-            item.choice(report, &UNKNOWN_SNI)
-        }),
+        unknown_sni: section.value(
+            report,
+            "unknown_sni",
+            UnknownServerName::default(),
+            |item, report| item.choice(report, &UNKNOWN_SNI),
+        ),
         alpn: section.value(report, "alpn", Vec::new(), |item, report| read_alpn(report, item)),
         pool: section
             .required(report, "pool", "write pool = \"name\" of a [[pool]]", |item, report| {

@@ -45,7 +45,7 @@ pub use admin::AdminSettings;
 pub use engine::EngineSettings;
 pub use finding::{Finding, Located, Place, Severity};
 pub use handshake::{HandshakeSettings, QueueSettings};
-pub use listener::{ListenerSettings, UnknownSni};
+pub use listener::ListenerSettings;
 pub use log::LogSettings;
 pub use pool::{BackendAddress, PoolSettings};
 pub use resolve::{resolve, resolve_with};

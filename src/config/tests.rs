@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::endpoint::Endpoint;
 use crate::tls::names::Group;
+use crate::tls::policy::UnknownServerName;
 use crate::tls::{CryptoLibrary, Version};
 use crate::upstream::{Balance, Pool, ProxyProtocol};
 
@@ -78,7 +79,7 @@ fn the_minimal_file_gets_every_default() {
     assert_eq!(settings.admin, AdminSettings::default());
     let [listener] = &settings.listeners[..] else { panic!("one listener") };
     assert_eq!(listener.name, "0.0.0.0:443");
-    assert_eq!(listener.unknown_sni, UnknownSni::Default);
+    assert_eq!(listener.unknown_sni, UnknownServerName::Default);
     assert_eq!(listener.default_certificate, None);
     assert!(listener.alpn.is_empty());
     assert_eq!(listener.policy, settings.tls.policy);
@@ -212,7 +213,7 @@ fn every_key_reaches_its_setting() {
     assert_eq!(addresses, ["0.0.0.0:443", "[2001:db8::1]:443"]);
     assert_eq!(one.certificates[0].value, Path::new("/etc/forebay/a.pem"));
     assert_eq!(one.default_certificate.as_ref().unwrap().value, Path::new("/b.pem"));
-    assert_eq!(one.unknown_sni, UnknownSni::Reject);
+    assert_eq!(one.unknown_sni, UnknownServerName::Reject);
     assert_eq!(one.alpn, ["h2"]);
     assert_eq!(one.pool, 1);
     assert_eq!(one.policy.minimum_version, Version::Tls12);

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use crate::tls::names::{CipherSuite, Group, UnknownName};
+use crate::tls::provider::default_groups;
 use crate::tls::{CryptoLibrary, Version};
 
 use super::item::{Item, Section};
@@ -49,20 +50,11 @@ pub struct TlsPolicy {
 impl TlsPolicy {
     /// The policy without configuration.
     pub fn new(provider: CryptoLibrary) -> Self {
-        let all = [Group::X25519_MLKEM768, Group::X25519, Group::SECP256R1, Group::SECP384R1];
-        let available = |group: &Group| is_available(*group, provider);
         Self {
             minimum_version: Version::Tls12,
             cipher_suites: CipherSuite::DEFAULT_ORDER.to_vec(),
-            groups: all.into_iter().filter(available).collect(),
+            groups: default_groups(provider).to_vec(),
         }
-    }
-}
-
-fn is_available(group: Group, provider: CryptoLibrary) -> bool {
-    match provider {
-        CryptoLibrary::AwsLc => true,
-        CryptoLibrary::Ring => group != Group::X25519_MLKEM768,
     }
 }
 
@@ -140,8 +132,9 @@ pub(super) fn read_policy(
         ),
         groups: section.value(report, "groups", base.groups.clone(), |item, report| {
             read_names(report, item, |report, element, group: Group| {
-                if !is_available(group, provider) {
-                    let message = format!("{group} is not available with provider = \"ring\"");
+                if !default_groups(provider).contains(&group) {
+                    let message =
+                        format!("{group} is not available with provider = \"{provider}\"");
                     let help = "take it out, or set provider = \"aws-lc-rs\"";
                     report.error(element.place(), message, Some(help.into()));
                 }
