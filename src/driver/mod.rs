@@ -18,6 +18,8 @@
 //!   operation on it is in flight; [`Driver::shutdown`] of both directions is how
 //!   operations in flight are brought to an end.
 
+pub mod simulator;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
