@@ -15,8 +15,10 @@
 //! * At most one receive and one send may be in flight per socket; the engine keeps
 //!   to that, both drivers assert it in debug builds where they can.
 //! * A socket is given to [`Driver::close`] or [`Driver::reset`] only when no
-//!   operation on it is in flight; [`Driver::shutdown`] of both directions is how
-//!   operations in flight are brought to an end.
+//!   operation on it is in flight; [`Driver::cancel`] is how operations in flight are
+//!   brought to an end.
+
+pub mod ring;
 
 pub mod simulator;
 
@@ -54,7 +56,7 @@ pub struct Buffer(pub(in crate::driver) u32);
 /// Packed with the buffer index into the 64 bits of `user_data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
-    /// The engine's own operation number, below [`Token::KIND_LIMIT`].
+    /// The engine's own mark, below [`Token::KIND_LIMIT`].
     pub kind: u8,
     /// Slot of the connection (or number of the listener), below [`Token::SLOT_LIMIT`].
     pub slot: u32,
@@ -63,12 +65,12 @@ pub struct Token {
 }
 
 impl Token {
-    /// Kinds are four bits; 15 is the driver's own.
-    pub const KIND_LIMIT: u8 = 15;
+    /// Kinds are two bits.
+    pub const KIND_LIMIT: u8 = 1 << 2;
     /// Slots are 22 bits.
     pub const SLOT_LIMIT: u32 = 1 << 22;
-    /// Generations are 20 bits.
-    pub const GENERATION_LIMIT: u32 = 1 << 20;
+    /// Generations are 19 bits.
+    pub const GENERATION_LIMIT: u32 = 1 << 19;
 }
 
 /// An error number of the kernel.
@@ -120,17 +122,6 @@ pub enum Outcome {
         /// The buffer that was sent from.
         buffer: Buffer,
     },
-    /// Of [`Driver::watch`]: the peer closed or reset, or the watch was cancelled.
-    Hangup(Result<(), Errno>),
-}
-
-/// Which directions to shut down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shutdown {
-    /// No more sends; the peer reads the end of the stream.
-    Write,
-    /// Neither direction; operations in flight complete.
-    Both,
 }
 
 /// Whether a receive should try at once or wait for readiness first.
@@ -161,8 +152,16 @@ pub trait Driver {
     /// Accepts one connection on the listener of that index.
     fn accept(&mut self, listener: usize, token: Token);
 
+    /// Lets no further connection into the listener's queue; those in it can still be
+    /// accepted.
+    fn stop_listening(&mut self, listener: usize);
+
     /// Asks every accept in flight on the listener to end; each still completes.
     fn cancel_accepts(&mut self, listener: usize);
+
+    /// Closes the listener: connections that wait in its queue are refused. Only when
+    /// no accept on it is in flight.
+    fn close_listener(&mut self, listener: usize);
 
     /// Opens a socket towards `endpoint` and starts connecting it.
     ///
@@ -176,22 +175,27 @@ pub trait Driver {
     fn receive(&mut self, socket: &Socket, length_max: usize, readiness: Readiness, token: Token);
 
     /// Receives into `range` of an owned buffer: the rest of a partial record.
-    fn receive_into(&mut self, socket: &Socket, buffer: Buffer, range: Range<usize>, token: Token);
+    fn receive_into(
+        &mut self,
+        socket: &Socket,
+        buffer: Buffer,
+        range: Range<usize>,
+        readiness: Readiness,
+        token: Token,
+    );
 
     /// Sends `range` of an owned buffer. Completes when all of it is taken, or with
     /// fewer bytes on error or shutdown after partial progress.
     fn send(&mut self, socket: &Socket, buffer: Buffer, range: Range<usize>, token: Token);
 
-    /// Completes when the peer has closed or reset the connection; reads no bytes.
-    fn watch(&mut self, socket: &Socket, token: Token);
+    /// Asks every operation in flight on the socket to end; each still completes,
+    /// either as it would have or with `ECANCELED`. Sends no packet: unlike a shutdown
+    /// this lets a connection be reset without a clean end being seen first.
+    fn cancel(&mut self, socket: &Socket);
 
-    /// Asks the operation of that token to end; it still completes. Unknown tokens
-    /// are ignored.
-    fn cancel(&mut self, token: Token);
-
-    /// Shuts down one or both directions, at once. Errors do not matter to the
+    /// No more sends: the peer reads the end of the stream. Errors do not matter to the
     /// caller (the peer may have reset already).
-    fn shutdown(&mut self, socket: &Socket, how: Shutdown);
+    fn shutdown_write(&mut self, socket: &Socket);
 
     /// Closes the socket in order.
     fn close(&mut self, socket: Socket);
@@ -220,6 +224,10 @@ pub trait Driver {
     /// All [`BUFFER_BYTES`] bytes of an owned buffer.
     fn bytes_mut(&mut self, buffer: &Buffer) -> &mut [u8];
 
+    /// The engine is about to look for work one last time before it sleeps: from now
+    /// on whoever hands it work must wake it. [`Driver::turn`] ends that.
+    fn prepare_sleep(&mut self);
+
     /// Submits what was started and waits for completions.
     ///
     /// # Errors
@@ -231,4 +239,7 @@ pub trait Driver {
 
     /// Operations started whose completion was not yet handed out.
     fn in_flight(&self) -> usize;
+
+    /// Completions that did not fit the kernel's queue and took its slow path.
+    fn overflows(&self) -> u64;
 }
