@@ -19,7 +19,7 @@ use super::peer::Peer;
 use super::random::Random;
 use super::{OperationId, errno};
 use crate::clock::Moment;
-use crate::driver::{Errno, Shutdown};
+use crate::driver::Errno;
 
 /// One direction of a connection.
 #[derive(Debug)]
@@ -105,7 +105,6 @@ pub(super) struct EngineEnd {
     pub(super) connect: Option<OperationId>,
     pub(super) receive: Option<OperationId>,
     pub(super) send: Option<OperationId>,
-    pub(super) watch: Option<OperationId>,
     /// When operations are next tried.
     pub(super) due: Option<Moment>,
 }
@@ -116,7 +115,7 @@ impl EngineEnd {
     }
 
     pub(super) fn operations(&self) -> impl Iterator<Item = OperationId> {
-        [self.connect, self.receive, self.send, self.watch].into_iter().flatten()
+        [self.connect, self.receive, self.send].into_iter().flatten()
     }
 }
 
@@ -183,7 +182,6 @@ impl Connection {
                 connect: None,
                 receive: None,
                 send: None,
-                watch: None,
                 due: None,
             },
             peer: PeerEnd {
@@ -219,23 +217,17 @@ impl Connection {
         self.engine.send_shut.then_some(errno(libc::EPIPE))
     }
 
-    /// Whether a watch completes now (`POLLRDHUP | POLLHUP | POLLERR`).
+    /// Whether a poll reports an end or an error (`POLLRDHUP | POLLHUP | POLLERR`).
     pub(super) fn is_hung_up(&self) -> bool {
         self.to_engine.is_finished() || self.engine.error.is_some() || self.engine.receive_shut
     }
 
-    pub(super) fn engine_shuts_down(&mut self, how: Shutdown) {
-        if self.engine.stage == Stage::Connecting {
-            // shutdown(2) of a socket in SYN_SENT disconnects it.
-            self.engine.receive_shut = true;
-            self.peer.gone = true;
-            self.peer.program = None;
-        }
-        if self.engine.stage == Stage::Failed {
+    /// shutdown(2) of the write side; nothing to a socket that is not connected.
+    pub(super) fn engine_shuts_down(&mut self) {
+        if self.engine.stage != Stage::Open {
             return;
         }
         self.engine.send_shut = true;
-        self.engine.receive_shut |= how == Shutdown::Both;
         if self.peer.error.is_none() {
             self.to_peer.finish();
         }

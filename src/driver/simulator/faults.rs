@@ -19,8 +19,6 @@ pub struct Faults {
     pub delay_max: Duration,
     /// A receive fails with `ENOBUFS` although the pool has buffers.
     pub no_buffers: Chance,
-    /// The end of the stream comes with a buffer although it holds nothing.
-    pub buffer_without_bytes: Chance,
     /// An accept fails with the connection left in the backlog.
     pub accept_failed: Chance,
     /// An accept fails because the client has gone.
@@ -35,6 +33,8 @@ pub struct Faults {
     pub connect_unanswered: Chance,
     /// A cancelled operation that could complete does.
     pub cancel_late: Chance,
+    /// A cancellation misses its operation, which goes on as if nothing had been asked.
+    pub cancel_missed: Chance,
     /// A turn returns early with nothing.
     pub spurious_wake: Chance,
     /// The clock jumps ahead during a turn.
@@ -77,7 +77,6 @@ impl Faults {
         delay: Chance::NEVER,
         delay_max: Duration::from_millis(1),
         no_buffers: Chance::NEVER,
-        buffer_without_bytes: Chance::NEVER,
         accept_failed: Chance::NEVER,
         accept_aborted: Chance::NEVER,
         no_local_address: Chance::NEVER,
@@ -85,6 +84,7 @@ impl Faults {
         connect_refused: Chance::NEVER,
         connect_unanswered: Chance::NEVER,
         cancel_late: Chance::NEVER,
+        cancel_missed: Chance::NEVER,
         spurious_wake: Chance::NEVER,
         clock_jump: Chance::NEVER,
         clock_jump_max: Duration::from_secs(1),
@@ -110,7 +110,6 @@ impl Faults {
             delay: some(random, 300),
             delay_max: random.duration(Duration::from_micros(100), Duration::from_millis(500)),
             no_buffers: some(random, 300),
-            buffer_without_bytes: some(random, 1000),
             accept_failed: some(random, 300),
             accept_aborted: some(random, 200),
             no_local_address: some(random, 100),
@@ -118,6 +117,7 @@ impl Faults {
             connect_refused: some(random, 300),
             connect_unanswered: some(random, 200),
             cancel_late: some(random, 1000),
+            cancel_missed: some(random, 300),
             spurious_wake: some(random, 100),
             clock_jump: some(random, 5),
             clock_jump_max: random.duration(Duration::from_millis(1), Duration::from_secs(20)),

@@ -32,7 +32,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -44,12 +44,12 @@ pub use self::peer::{Line, Next, Peer};
 pub use self::random::{Chance, Random};
 pub use self::world::{Answer, Backend, ConnectionId, World};
 
-use self::operations::{Operation, OperationId, Resolved, Work};
+use self::operations::{Operation, OperationId, Place, Resolved, Work};
 use self::pool::Pool;
 use self::world::Event;
 use super::{
-    BUFFER_BYTES, Buffer, Completion, Driver, Errno, RECEIVE_BYTES_MAX, Readiness, Shutdown,
-    Socket, Token, Wait,
+    BUFFER_BYTES, Buffer, Completion, Driver, Errno, RECEIVE_BYTES_MAX, Readiness, Socket, Token,
+    Wait,
 };
 use crate::clock::Moment;
 use crate::endpoint::Endpoint;
@@ -74,8 +74,6 @@ pub struct Simulator {
     resolved: BTreeMap<OperationId, Resolved>,
     /// Those of `resolved` that the engine may take now, in order of arrival.
     arrived: VecDeque<OperationId>,
-    /// Operations in flight other than accepts, by their token.
-    tokens: HashMap<Token, OperationId>,
     next_operation: u64,
 }
 
@@ -88,7 +86,6 @@ impl Simulator {
             pending: BTreeMap::new(),
             resolved: BTreeMap::new(),
             arrived: VecDeque::new(),
-            tokens: HashMap::new(),
             next_operation: 0,
         }
     }
@@ -180,19 +177,25 @@ impl Driver for Simulator {
     }
 
     fn accept(&mut self, listener: usize, token: Token) {
-        let operation = self.start(None, token, Work::Accept { listener });
+        let operation = self.start(Place::Listener(listener), token, Work::Accept);
         self.world.wants_accept(listener, operation);
     }
 
+    fn stop_listening(&mut self, listener: usize) {
+        self.world.stop_listening(listener);
+    }
+
     fn cancel_accepts(&mut self, listener: usize) {
-        for operation in self.world.accepts(listener).collect::<Vec<_>>() {
-            self.world.schedule_soon(Event::Cancel(operation));
-        }
+        self.world.cancel_accepts(listener);
+    }
+
+    fn close_listener(&mut self, listener: usize) {
+        self.world.close_listener(listener);
     }
 
     fn connect(&mut self, endpoint: &Endpoint, token: Token) -> Result<Socket, Errno> {
         let connection = self.world.open(endpoint)?;
-        let operation = self.start(Some(connection), token, Work::Connect);
+        let operation = self.start(Place::Connection(connection), token, Work::Connect);
         self.world.connection_mut(connection).engine.connect = Some(operation);
         Ok(connection.socket())
     }
@@ -205,7 +208,14 @@ impl Driver for Simulator {
         self.start_receive(socket, token, Work::Receive { length_max, readiness });
     }
 
-    fn receive_into(&mut self, socket: &Socket, buffer: Buffer, range: Range<usize>, token: Token) {
+    fn receive_into(
+        &mut self,
+        socket: &Socket,
+        buffer: Buffer,
+        range: Range<usize>,
+        _readiness: Readiness,
+        token: Token,
+    ) {
         assert_within_buffer(&range);
         self.pool.lend(&buffer);
         self.start_receive(socket, token, Work::ReceiveInto { buffer, range });
@@ -219,32 +229,17 @@ impl Driver for Simulator {
             "a second send in flight on {id:?}: {token:?}"
         );
         self.pool.lend(&buffer);
-        let operation = self.start(Some(id), token, Work::Send { buffer, range, sent: 0 });
+        let operation =
+            self.start(Place::Connection(id), token, Work::Send { buffer, range, sent: 0 });
         self.world.connection_mut(id).engine.send = Some(operation);
     }
 
-    fn watch(&mut self, socket: &Socket, token: Token) {
-        let id = self.open_connection(socket, "watch");
-        assert!(
-            self.world.connection(id).engine.watch.is_none(),
-            "a second watch in flight on {id:?}: {token:?}"
-        );
-        let operation = self.start(Some(id), token, Work::Watch);
-        self.world.connection_mut(id).engine.watch = Some(operation);
+    fn cancel(&mut self, socket: &Socket) {
+        self.world.cancel_operations(ConnectionId::of(socket));
     }
 
-    fn cancel(&mut self, token: Token) {
-        let found = self.tokens.get(&token).copied().or_else(|| {
-            let mut pending = self.pending.iter();
-            pending.find(|(_, operation)| operation.token == token).map(|(id, _)| *id)
-        });
-        if let Some(operation) = found {
-            self.world.schedule_soon(Event::Cancel(operation));
-        }
-    }
-
-    fn shutdown(&mut self, socket: &Socket, how: Shutdown) {
-        self.world.engine_shuts_down(ConnectionId::of(socket), how);
+    fn shutdown_write(&mut self, socket: &Socket) {
+        self.world.engine_shuts_down(ConnectionId::of(socket));
     }
 
     fn close(&mut self, socket: Socket) {
@@ -281,6 +276,10 @@ impl Driver for Simulator {
         self.pool.of_engine_mut(buffer)
     }
 
+    fn prepare_sleep(&mut self) {
+        // Whoever hands work to this engine does it by the clock: no wake can be missed.
+    }
+
     fn turn(&mut self, wait: Wait) -> io::Result<()> {
         let entered = self.world.now();
         let cost = self.world.turn_cost();
@@ -311,6 +310,10 @@ impl Driver for Simulator {
 
     fn in_flight(&self) -> usize {
         self.pending.len() + self.resolved.len()
+    }
+
+    fn overflows(&self) -> u64 {
+        0
     }
 }
 

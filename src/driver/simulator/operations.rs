@@ -17,25 +17,31 @@ pub(super) struct OperationId(u64);
 #[derive(Debug)]
 pub(super) struct Operation {
     pub(super) token: Token,
-    connection: Option<ConnectionId>,
+    place: Place,
     work: Work,
+}
+
+/// What an operation was started on.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    Listener(usize),
+    Connection(ConnectionId),
 }
 
 #[derive(Debug)]
 pub(super) enum Work {
-    Accept { listener: usize },
+    Accept,
     Connect,
     Receive { length_max: usize, readiness: Readiness },
     ReceiveInto { buffer: Buffer, range: Range<usize> },
     Send { buffer: Buffer, range: Range<usize>, sent: usize },
-    Watch,
 }
 
 /// An operation whose outcome is decided but not handed out.
 #[derive(Debug)]
 pub(super) struct Resolved {
     completion: Completion,
-    connection: Option<ConnectionId>,
+    place: Place,
 }
 
 /// What trying an operation came to.
@@ -45,12 +51,7 @@ enum Attempt {
 }
 
 impl Simulator {
-    pub(super) fn start(
-        &mut self,
-        connection: Option<ConnectionId>,
-        token: Token,
-        work: Work,
-    ) -> OperationId {
+    pub(super) fn start(&mut self, place: Place, token: Token, work: Work) -> OperationId {
         assert!(
             token.kind < Token::KIND_LIMIT
                 && token.slot < Token::SLOT_LIMIT
@@ -60,14 +61,10 @@ impl Simulator {
         let id = OperationId(self.next_operation);
         self.next_operation += 1;
         self.world.note("start", u64::from(token.slot), i64::from(token.kind));
-        if !matches!(work, Work::Accept { .. }) {
-            let other = self.tokens.insert(token, id);
-            assert!(other.is_none(), "{token:?} is in flight twice: no cancel could tell which");
-        }
-        if let Some(connection) = connection {
+        if let Place::Connection(connection) = place {
             self.world.engine_acts(connection);
         }
-        self.pending.insert(id, Operation { token, connection, work });
+        self.pending.insert(id, Operation { token, place, work });
         id
     }
 
@@ -77,7 +74,7 @@ impl Simulator {
             self.world.connection(id).engine.receive.is_none(),
             "a second receive in flight on {id:?}: {token:?}"
         );
-        let operation = self.start(Some(id), token, work);
+        let operation = self.start(Place::Connection(id), token, work);
         self.world.connection_mut(id).engine.receive = Some(operation);
     }
 
@@ -108,31 +105,33 @@ impl Simulator {
     /// Matches the backlog of a listener with the accepts in flight on it.
     pub(super) fn progress_accepts(&mut self, listener: usize) {
         while let Some((operation, result)) = self.world.match_accept(listener) {
-            self.pending.remove(&operation).map_or_else(
-                || unreachable!("an accept that waits is pending"),
-                |accept| self.resolve(operation, accept.token, None, Outcome::Accepted(result)),
-            );
+            let Some(Operation { token, place, .. }) = self.pending.remove(&operation) else {
+                unreachable!("an accept that waits is pending")
+            };
+            self.resolve(operation, token, place, Outcome::Accepted(result));
         }
     }
 
     /// A cancellation reaches its operation.
     pub(super) fn progress_cancel(&mut self, id: OperationId) {
         if self.world.cancels_late() {
-            if let Some(Operation { work: Work::Accept { listener }, .. }) = self.pending.get(&id) {
-                let listener = *listener;
+            if let Some(&Operation { place: Place::Listener(listener), .. }) = self.pending.get(&id)
+            {
                 self.progress_accepts(listener);
             }
             self.attempt(id, true);
         }
-        let Some(Operation { token, connection, work }) = self.pending.remove(&id) else { return };
+        let Some(Operation { token, place, work }) = self.pending.remove(&id) else { return };
         let cancelled = errno(libc::ECANCELED);
         let outcome = match work {
-            Work::Accept { listener } => {
-                self.world.forget_accept(listener, id);
+            Work::Accept => {
+                if let Place::Listener(listener) = place {
+                    self.world.forget_accept(listener, id);
+                }
                 Outcome::Accepted(Err(cancelled))
             }
             Work::Connect => {
-                if let Some(connection) = connection {
+                if let Place::Connection(connection) = place {
                     self.world.connection_mut(connection).engine.stage = Stage::Failed;
                 }
                 Outcome::Connected(Err(cancelled))
@@ -146,24 +145,21 @@ impl Simulator {
             Work::Send { buffer, sent, .. } => {
                 Outcome::Sent { result: if sent > 0 { Ok(sent) } else { Err(cancelled) }, buffer }
             }
-            Work::Watch => Outcome::Hangup(Err(cancelled)),
         };
-        self.resolve(id, token, connection, outcome);
+        self.resolve(id, token, place, outcome);
     }
 
     pub(super) fn hand_out(&mut self, id: OperationId) -> Completion {
-        let Some(Resolved { completion, connection }) = self.resolved.remove(&id) else {
+        let Some(Resolved { completion, place }) = self.resolved.remove(&id) else {
             unreachable!("what arrives was resolved")
         };
-        if self.tokens.get(&completion.token) == Some(&id) {
-            self.tokens.remove(&completion.token);
-        }
-        if let Some(connection) = connection {
-            let engine = &mut self.world.connection_mut(connection).engine;
-            for place in
-                [&mut engine.connect, &mut engine.receive, &mut engine.send, &mut engine.watch]
-            {
-                place.take_if(|operation| *operation == id);
+        match place {
+            Place::Listener(listener) => self.world.accept_handed_out(listener),
+            Place::Connection(connection) => {
+                let engine = &mut self.world.connection_mut(connection).engine;
+                for place in [&mut engine.connect, &mut engine.receive, &mut engine.send] {
+                    place.take_if(|operation| *operation == id);
+                }
             }
         }
         match &completion.outcome {
@@ -174,9 +170,7 @@ impl Simulator {
         }
         let value = match &completion.outcome {
             Outcome::Accepted(result) => value(result.as_ref().map(|_| 0)),
-            Outcome::Connected(result) | Outcome::Hangup(result) => {
-                value(result.as_ref().map(|()| 0))
-            }
+            Outcome::Connected(result) => value(result.as_ref().map(|()| 0)),
             Outcome::Received { result, .. } | Outcome::Sent { result, .. } => {
                 value(result.as_ref().copied())
             }
@@ -187,45 +181,32 @@ impl Simulator {
 
     /// Tries one operation; `cancelled` says that it is the last time.
     fn attempt(&mut self, id: OperationId, cancelled: bool) {
-        let Some(Operation { token, connection, work }) = self.pending.remove(&id) else { return };
-        let attempt = match (work, connection) {
-            (Work::Connect, Some(connection)) => self.try_connect(connection),
-            (Work::Receive { length_max, readiness }, Some(connection)) => {
+        let Some(Operation { token, place, work }) = self.pending.remove(&id) else { return };
+        let attempt = match (work, place) {
+            (Work::Connect, Place::Connection(connection)) => self.try_connect(connection),
+            (Work::Receive { length_max, readiness }, Place::Connection(connection)) => {
                 self.try_receive(connection, length_max, readiness)
             }
-            (Work::ReceiveInto { buffer, range }, Some(connection)) => {
+            (Work::ReceiveInto { buffer, range }, Place::Connection(connection)) => {
                 self.try_receive_into(connection, buffer, range)
             }
-            (Work::Send { buffer, range, sent }, Some(connection)) => {
+            (Work::Send { buffer, range, sent }, Place::Connection(connection)) => {
                 self.try_send(connection, buffer, range, sent, cancelled)
-            }
-            (Work::Watch, Some(connection)) => {
-                if self.world.connection(connection).is_hung_up() {
-                    Attempt::Ends(Outcome::Hangup(Ok(())))
-                } else {
-                    Attempt::Waits(Work::Watch)
-                }
             }
             // Accepts are matched with the backlog instead.
             (work, _) => Attempt::Waits(work),
         };
         match attempt {
             Attempt::Waits(work) => {
-                self.pending.insert(id, Operation { token, connection, work });
+                self.pending.insert(id, Operation { token, place, work });
             }
-            Attempt::Ends(outcome) => self.resolve(id, token, connection, outcome),
+            Attempt::Ends(outcome) => self.resolve(id, token, place, outcome),
         }
     }
 
-    fn resolve(
-        &mut self,
-        id: OperationId,
-        token: Token,
-        connection: Option<ConnectionId>,
-        outcome: Outcome,
-    ) {
+    fn resolve(&mut self, id: OperationId, token: Token, place: Place, outcome: Outcome) {
         let completion = Completion { token, outcome };
-        self.resolved.insert(id, Resolved { completion, connection });
+        self.resolved.insert(id, Resolved { completion, place });
         self.world.schedule_soon(Event::Deliver(id));
     }
 
@@ -264,9 +245,7 @@ impl Simulator {
             None => Attempt::Waits(Work::Receive { length_max, readiness }),
             Some(result) => {
                 self.world.note("end", id.number(), value(result.as_ref().copied()));
-                let with_buffer = result == Ok(0) && self.world.gives_buffer_without_bytes();
-                let buffer = if with_buffer { self.pool.take_for_operation() } else { None };
-                ends(result, buffer, false)
+                ends(result, None, false)
             }
         }
     }

@@ -18,7 +18,7 @@ use super::random::{Chance, Random};
 use super::trace::Trace;
 use super::{TURN_COST_MAX, errno};
 use crate::clock::Moment;
-use crate::driver::{Errno, Shutdown, Socket};
+use crate::driver::{Errno, Socket};
 use crate::endpoint::Endpoint;
 
 /// Connections that wait in a listener for an accept; more are kept outside.
@@ -104,6 +104,8 @@ struct Listener {
     address: SocketAddr,
     backlog: VecDeque<ConnectionId>,
     accepts: VecDeque<OperationId>,
+    /// Accepts whose completion was not handed out.
+    in_flight: usize,
     open: bool,
 }
 
@@ -137,16 +139,8 @@ impl World {
     /// Opens a listener for the engine to accept on; its index.
     pub fn listen(&mut self, address: SocketAddr) -> usize {
         let (backlog, accepts) = (VecDeque::new(), VecDeque::new());
-        self.listeners.push(Listener { address, backlog, accepts, open: true });
+        self.listeners.push(Listener { address, backlog, accepts, in_flight: 0, open: true });
         self.listeners.len() - 1
-    }
-
-    /// Closes a listener: who waits in its backlog is reset, who comes is refused.
-    pub fn close_listener(&mut self, listener: usize) {
-        self.listeners[listener].open = false;
-        for id in std::mem::take(&mut self.listeners[listener].backlog) {
-            self.engine_closes(id, true);
-        }
     }
 
     /// Makes a backend that the engine can connect to. Without one, it is refused.
@@ -364,11 +358,45 @@ impl World {
 
     pub(super) fn wants_accept(&mut self, listener: usize, operation: OperationId) {
         self.listeners[listener].accepts.push_back(operation);
+        self.listeners[listener].in_flight += 1;
         self.schedule_soon(Event::AcceptReady(listener));
     }
 
-    pub(super) fn accepts(&self, listener: usize) -> impl Iterator<Item = OperationId> {
-        self.listeners[listener].accepts.iter().copied()
+    /// The listener takes no more clients into its backlog.
+    pub(super) fn stop_listening(&mut self, listener: usize) {
+        self.note("stop listening", listener as u64, 0);
+        self.listeners[listener].open = false;
+    }
+
+    /// Who waits in the backlog is reset.
+    pub(super) fn close_listener(&mut self, listener: usize) {
+        let in_flight = self.listeners[listener].in_flight;
+        assert!(in_flight == 0, "listener {listener} is closed with {in_flight} accepts in flight");
+        self.stop_listening(listener);
+        for id in std::mem::take(&mut self.listeners[listener].backlog) {
+            self.engine_closes(id, true);
+        }
+    }
+
+    /// Sends a cancellation to the operations of a connection.
+    pub(super) fn cancel_operations(&mut self, id: ConnectionId) {
+        self.note("cancel", id.number(), 0);
+        for operation in self.connection(id).engine.operations().collect::<Vec<_>>() {
+            if !self.random.happens(self.faults.cancel_missed) {
+                self.schedule_soon(Event::Cancel(operation));
+            }
+        }
+    }
+
+    /// Sends a cancellation to every accept of a listener.
+    pub(super) fn cancel_accepts(&mut self, listener: usize) {
+        for operation in self.listeners[listener].accepts.clone() {
+            self.schedule_soon(Event::Cancel(operation));
+        }
+    }
+
+    pub(super) fn accept_handed_out(&mut self, listener: usize) {
+        self.listeners[listener].in_flight -= 1;
     }
 
     pub(super) fn forget_accept(&mut self, listener: usize, operation: OperationId) {
@@ -457,13 +485,6 @@ impl World {
     pub(super) fn connect_result(&mut self, id: ConnectionId) -> Option<Result<(), Errno>> {
         let connection = &mut self.connections[id.0 as usize];
         match connection.engine.stage {
-            Stage::Connecting if connection.engine.send_shut => {
-                // What a connect reports whose socket was shut down meanwhile depends on
-                // the kernel's version; even success has been seen.
-                let number = self.random.choice(&[libc::ECONNRESET, libc::ECONNABORTED, 0]);
-                connection.engine.stage = if number == 0 { Stage::Open } else { Stage::Failed };
-                Some(if number == 0 { Ok(()) } else { Err(errno(number)) })
-            }
             Stage::Connecting => None,
             Stage::Failed => {
                 Some(Err(connection.engine.error.take().unwrap_or(errno(libc::ECONNREFUSED))))
@@ -526,9 +547,9 @@ impl World {
         }
     }
 
-    pub(super) fn engine_shuts_down(&mut self, id: ConnectionId, how: Shutdown) {
-        self.note("shutdown", id.number(), i64::from(how == Shutdown::Both));
-        self.connection_mut(id).engine_shuts_down(how);
+    pub(super) fn engine_shuts_down(&mut self, id: ConnectionId) {
+        self.note("shutdown", id.number(), 0);
+        self.connection_mut(id).engine_shuts_down();
         self.schedule_engine(id);
         self.schedule_peer_soon(id);
     }
@@ -552,10 +573,6 @@ impl World {
 
     pub(super) fn lacks_buffers(&mut self) -> bool {
         self.random.happens(self.faults.no_buffers)
-    }
-
-    pub(super) fn gives_buffer_without_bytes(&mut self) -> bool {
-        self.random.happens(self.faults.buffer_without_bytes)
     }
 
     pub(super) fn cancels_late(&mut self) -> bool {
@@ -604,7 +621,7 @@ impl World {
 
     fn connect_answered(&mut self, id: ConnectionId, result: Result<(), i32>) {
         let connection = self.connection_mut(id);
-        if connection.engine.stage != Stage::Connecting || connection.engine.send_shut {
+        if connection.engine.stage != Stage::Connecting {
             return;
         }
         match result {
