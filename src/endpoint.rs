@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of the rest of the crate; `config` parses it, `upstream` chooses
 //! one, `driver` turns it into what the kernel wants.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,8 +13,14 @@ use std::path::PathBuf;
 pub enum Endpoint {
     /// TCP over IPv4 or IPv6.
     Inet(SocketAddr),
-    /// A UNIX stream socket by path (at most 107 bytes, unix(7)).
+    /// A UNIX stream socket by path, at most [`Endpoint::UNIX_PATH_BYTES_MAX`] long.
     Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// The longest path of a UNIX socket: `sun_path` has 108 bytes, the last of them
+    /// zero (unix(7)).
+    pub const UNIX_PATH_BYTES_MAX: usize = 107;
 }
 
 impl fmt::Display for Endpoint {

@@ -1,1 +1,15 @@
-//! control
+//! The control thread: start, reload, drain, the admin address, metrics and the log.
+//!
+//! May know: every other module but the command line. Must not: carry data. No
+//! data-path socket is ever touched here after it was bound.
+
+pub mod admin;
+pub mod cpus;
+pub mod event_log;
+pub mod lifecycle;
+pub mod limits;
+pub mod listeners;
+pub mod logging;
+pub mod metrics;
+pub mod rate_limit;
+pub mod signals;

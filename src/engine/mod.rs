@@ -3,4 +3,5 @@
 //! May know: the driver trait, the handshake service, the record layer, upstream
 //! choice. Must not know: files, rustls handshakes, the kernel itself.
 
+pub mod events;
 pub mod metrics;

@@ -1,14 +1,18 @@
-//! What the handshake workers count. One writer each: the worker it belongs to.
+//! What those who run handshake steps count. One writer each: the worker that the
+//! cells belong to, or the engine that runs its steps inline.
 
+use std::time::Duration;
+
+use super::{CostClass, ShedReason};
 use crate::metrics::{Counter, Histogram};
-
-use super::CostClass;
 
 /// The cells of one worker.
 #[derive(Debug, Default)]
 pub struct WorkerMetrics {
     /// Steps run, by [`CostClass`] index.
     pub steps: [Counter; CostClass::ALL.len()],
+    /// Tasks dropped because the queue of their class was full, by class.
+    pub shed_queue_full: [Counter; CostClass::ALL.len()],
     /// Tasks dropped because their deadline had passed, by class.
     pub shed_expired: [Counter; CostClass::ALL.len()],
     /// Tasks dropped because their client had gone, by class.
@@ -19,4 +23,25 @@ pub struct WorkerMetrics {
     pub queue_wait: Histogram,
     /// Time the step took.
     pub step_time: Histogram,
+}
+
+impl WorkerMetrics {
+    /// Counts a step that was run.
+    pub(super) fn ran(&self, class: CostClass, queue_wait: Duration, work: Duration) {
+        self.steps[class as usize].increment();
+        self.queue_wait.record(queue_wait);
+        self.step_time.record(work);
+    }
+
+    /// Counts a task that was dropped.
+    pub(super) fn shed(&self, class: CostClass, reason: ShedReason) {
+        let cells = match reason {
+            ShedReason::QueueFull => &self.shed_queue_full,
+            ShedReason::Expired => &self.shed_expired,
+            ShedReason::ClientGone => &self.shed_client_gone,
+            // The end of the process, which nobody scrapes any more.
+            ShedReason::Stopping => return,
+        };
+        cells[class as usize].increment();
+    }
 }

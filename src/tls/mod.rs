@@ -3,9 +3,26 @@
 //! Bytes and states in, bytes and states out. May know: rustls, ring, aws-lc-rs,
 //! X.509. Must not know: sockets, rings, threads, the engine.
 
+pub mod aead;
+pub mod certificates;
+pub mod client_hello;
+pub mod key_schedule;
+pub mod names;
+pub mod policy;
+pub mod provider;
 pub mod record;
+pub mod secrets;
+pub mod self_signed;
+pub mod server_name;
+pub mod tickets;
+
+mod refusal;
+#[cfg(test)]
+mod test_support;
 
 use std::fmt;
+
+pub use refusal::Refusal;
 
 /// The protocol versions that forebay speaks (RFC 5246, RFC 8446).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,4 @@
+//! demo
+mod page;
+mod proxy_header;
+mod responder;

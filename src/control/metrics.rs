@@ -1,0 +1,413 @@
+//! The metrics page: what engines and workers count, the process, the certificates,
+//! in the OpenMetrics 1.0 text format, which every Prometheus understands.
+//!
+//! Names begin with `forebay_`, except for the `process_*` family, which has the
+//! names that every Prometheus client library gives it. Base units (seconds, bytes),
+//! counters end in `_total`. Every series is present from the start, with one
+//! exception: `forebay_handshakes_total` has a cell for each suite, group and
+//! resumption (90 an engine), and those that are zero are left out.
+//!
+//! Reads cells that others write; writes nothing but its own page.
+
+#![forbid(unsafe_code)]
+
+pub mod control_cells;
+mod process;
+mod tables;
+
+use std::collections::BTreeSet;
+use std::fmt::Error;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use tracing_appender::non_blocking::ErrorCounter;
+
+use crate::engine::metrics::{CIPHER_SUITES, EndReason, EngineMetrics, GROUPS};
+use crate::handshake::metrics::WorkerMetrics;
+use crate::handshake::{CostClass, FailureReason};
+use crate::metrics::{HISTOGRAM_BUCKETS, Histogram};
+use control_cells::ControlCells;
+
+/// The media type of the page.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Certificates whose expiry is shown, the soonest first: a machine may hold 100,000,
+/// and the ones that end next are those to act on.
+pub const CERTIFICATES_SHOWN_MAX: usize = 100;
+
+/// When a certificate ends.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CertificateExpiry {
+    /// `notAfter`, in seconds since 1970-01-01 UTC.
+    pub not_after_unix_seconds: i64,
+    /// The first name it is good for.
+    pub name: String,
+    /// Where it came from: the file, or what stands for it.
+    pub source: String,
+}
+
+/// Numbers that are settled at start.
+#[derive(Clone, Debug, Default)]
+pub struct Sizes {
+    /// Engine threads.
+    pub engines: usize,
+    /// Handshake worker threads; 0 when the engines do the handshakes themselves.
+    pub workers: usize,
+    /// Connections that the whole process takes at most.
+    pub connections_max: usize,
+    /// Pool buffers of all engines together.
+    pub buffers: usize,
+    /// Bytes of one pool buffer.
+    pub buffer_bytes: usize,
+    /// Handshakes that may be in progress at once in the whole process.
+    pub handshakes_max: usize,
+}
+
+/// Everything that the page shows.
+#[derive(Debug)]
+pub struct Sources {
+    /// The cells of each engine, by its number.
+    pub engines: Vec<Arc<EngineMetrics>>,
+    /// The cells of each worker, by its number.
+    pub workers: Vec<Arc<WorkerMetrics>>,
+    /// What the control thread counts.
+    pub control: Arc<ControlCells>,
+    /// Settled at start.
+    pub sizes: Sizes,
+    /// Lines that the log dropped, if there is a log.
+    pub log_lines_dropped: Option<ErrorCounter>,
+    /// Certificates in use; the control thread replaces them on reload.
+    pub certificates: Arc<Certificates>,
+}
+
+/// The certificates of the configuration in force, the soonest to end first.
+#[derive(Debug, Default)]
+pub struct Certificates(Mutex<Soonest>);
+
+#[derive(Debug, Default)]
+struct Soonest {
+    shown: Vec<CertificateExpiry>,
+    count: usize,
+}
+
+impl Certificates {
+    /// Replaces all of them.
+    pub fn replace(&self, mut all: Vec<CertificateExpiry>) {
+        let count = all.len();
+        all.sort();
+        // Two series with the same labels would make the whole page invalid.
+        let mut seen = BTreeSet::new();
+        all.retain(|one| seen.insert((one.name.clone(), one.source.clone())));
+        all.truncate(CERTIFICATES_SHOWN_MAX);
+        *self.lock() = Soonest { shown: all, count };
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Soonest> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The page, ready to be printed again and again.
+#[derive(Debug)]
+pub struct Page {
+    registry: Registry,
+}
+
+impl Page {
+    /// A page of these sources; the process counts as started now.
+    pub fn new(sources: Sources) -> Self {
+        let started = Started { wall: SystemTime::now(), monotonic: Instant::now() };
+        let mut registry = Registry::default();
+        registry
+            .sub_registry_with_prefix("forebay")
+            .register_collector(Box::new(Forebay { sources, started }));
+        registry.register_collector(Box::new(process::Process::new(started.wall)));
+        Self { registry }
+    }
+
+    /// The page as it stands now.
+    pub fn print(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .expect("writing to a String does not fail, and no collector makes errors");
+        text
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Started {
+    wall: SystemTime,
+    monotonic: Instant,
+}
+
+#[derive(Debug)]
+struct Forebay {
+    sources: Sources,
+    started: Started,
+}
+
+impl Collector for Forebay {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
+        let mut print = Print(&mut encoder);
+        self.about_the_process(&mut print)?;
+        self.about_the_configuration(&mut print)?;
+        self.about_engines(&mut print)?;
+        self.about_handshakes(&mut print)?;
+        self.about_workers(&mut print)
+    }
+}
+
+impl Forebay {
+    fn about_the_process(&self, print: &mut Print<'_, '_>) -> Result<(), Error> {
+        let build = [("version", env!("CARGO_PKG_VERSION"))];
+        print
+            .0
+            .encode_descriptor("build", "The build that runs", None, MetricType::Info)?
+            .encode_info(&build)?;
+        let uptime = self.started.monotonic.elapsed().as_secs_f64();
+        print.gauge("uptime_seconds", "Time since the process started", uptime)?;
+        if let Some(dropped) = &self.sources.log_lines_dropped {
+            let dropped = u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX);
+            let help = "Log lines dropped because the reader of standard error was behind";
+            print.counter("log_lines_dropped", help, dropped)?;
+        }
+        let control = &self.sources.control;
+        for (name, help, cell) in tables::CONTROL_COUNTERS {
+            print.counter(name, help, cell(control).value())?;
+        }
+        for (name, help, cell) in tables::CONTROL_GAUGES {
+            print.gauge(name, help, cell(control).value())?;
+        }
+        Ok(())
+    }
+
+    fn about_the_configuration(&self, print: &mut Print<'_, '_>) -> Result<(), Error> {
+        let sizes = &self.sources.sizes;
+        let buffers_bytes = sizes.buffers.saturating_mul(sizes.buffer_bytes);
+        for (name, help, value) in [
+            ("engines", "Engine threads", sizes.engines),
+            ("workers", "Handshake worker threads", sizes.workers),
+            ("connections_max", "Connections taken at most", sizes.connections_max),
+            ("handshakes_in_progress_max", "Handshakes in progress at most", sizes.handshakes_max),
+            ("buffers", "Pool buffers of all engines", sizes.buffers),
+            ("buffers_bytes", "Memory of all pool buffers", buffers_bytes),
+        ] {
+            print.gauge(name, help, value as u64)?;
+        }
+        let certificates = self.sources.certificates.lock();
+        let help = "Certificates of the configuration in force";
+        print.gauge("certificates", help, certificates.count as u64)?;
+        let help = "When a certificate ends; the 100 that end soonest";
+        let name = "certificate_expiry_timestamp_seconds";
+        let mut family = print.family(name, help, MetricType::Gauge)?;
+        for one in &certificates.shown {
+            let labels = [("name", one.name.as_str()), ("source", one.source.as_str())];
+            ConstGauge::new(one.not_after_unix_seconds).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn about_engines(&self, print: &mut Print<'_, '_>) -> Result<(), Error> {
+        let engines = &self.sources.engines;
+        for (name, help, cell) in tables::ENGINE_COUNTERS {
+            let mut family = print.family(name, help, MetricType::Counter)?;
+            for (number, engine) in engines.iter().enumerate() {
+                family.count(&[("engine", number.to_string().as_str())], cell(engine).value())?;
+            }
+        }
+        for (name, help, cell) in tables::ENGINE_GAUGES {
+            let mut family = print.family(name, help, MetricType::Gauge)?;
+            for (number, engine) in engines.iter().enumerate() {
+                let labels = [("engine", number.to_string())];
+                ConstGauge::new(cell(engine).value()).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let help = "Connections that ended, by reason";
+        let mut family = print.family("connections_ended", help, MetricType::Counter)?;
+        for (number, engine) in engines.iter().enumerate() {
+            let number = number.to_string();
+            for (reason, cell) in EndReason::ALL.iter().zip(&engine.ended) {
+                let labels = [("engine", number.as_str()), ("reason", reason.label())];
+                family.count(&labels, cell.value())?;
+            }
+        }
+        let help = "Plaintext relayed, by direction";
+        let mut family = print.family("relayed_bytes", help, MetricType::Counter)?;
+        for (number, engine) in engines.iter().enumerate() {
+            let number = number.to_string();
+            for (direction, cell) in [
+                ("from_clients", &engine.bytes_from_clients),
+                ("to_clients", &engine.bytes_to_clients),
+            ] {
+                let labels = [("engine", number.as_str()), ("direction", direction)];
+                family.count(&labels, cell.value())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn about_handshakes(&self, print: &mut Print<'_, '_>) -> Result<(), Error> {
+        let engines = &self.sources.engines;
+        let help = "Handshakes completed; combinations that never occurred are left out";
+        let mut family = print.family("handshakes", help, MetricType::Counter)?;
+        for (number, engine) in engines.iter().enumerate() {
+            let number = number.to_string();
+            for ((code, cipher), groups) in CIPHER_SUITES.iter().zip(&engine.handshakes) {
+                // RFC 8446 appendix B.4: TLS 1.3 suites, and only those, begin with 0x13.
+                let version = if code >> 8 == 0x13 { "TLSv1.3" } else { "TLSv1.2" };
+                for ((_, group), cells) in GROUPS.iter().zip(groups) {
+                    for (resumed, cell) in ["false", "true"].into_iter().zip(cells) {
+                        if cell.value() == 0 {
+                            continue;
+                        }
+                        let labels = [
+                            ("engine", number.as_str()),
+                            ("version", version),
+                            ("cipher", cipher),
+                            ("group", group),
+                            ("resumed", resumed),
+                        ];
+                        family.count(&labels, cell.value())?;
+                    }
+                }
+            }
+        }
+        let help = "Handshakes that failed, by reason";
+        let mut family = print.family("handshake_failures", help, MetricType::Counter)?;
+        for (number, engine) in engines.iter().enumerate() {
+            let number = number.to_string();
+            for (reason, cell) in FailureReason::ALL.iter().zip(&engine.failures) {
+                let labels = [("engine", number.as_str()), ("reason", reason.label())];
+                family.count(&labels, cell.value())?;
+            }
+        }
+        let help = "Handshake steps refused before any asymmetric cryptography, by cost class";
+        let mut family = print.family("handshakes_shed", help, MetricType::Counter)?;
+        for (number, engine) in engines.iter().enumerate() {
+            let number = number.to_string();
+            for (class, cell) in CostClass::ALL.iter().zip(&engine.shed_queue_full) {
+                let labels = [
+                    ("engine", number.as_str()),
+                    ("class", class.label()),
+                    ("cause", "queue_full"),
+                ];
+                family.count(&labels, cell.value())?;
+            }
+        }
+        for (number, worker) in self.sources.workers.iter().enumerate() {
+            let number = number.to_string();
+            for (cause, cells) in
+                [("expired", &worker.shed_expired), ("client_gone", &worker.shed_client_gone)]
+            {
+                for (class, cell) in CostClass::ALL.iter().zip(cells) {
+                    let labels =
+                        [("worker", number.as_str()), ("class", class.label()), ("cause", cause)];
+                    family.count(&labels, cell.value())?;
+                }
+            }
+        }
+        let name = "handshake_duration_seconds";
+        let help = "From accept to the established session";
+        let cells = engines.iter().map(|engine| &engine.handshake_time);
+        print.histograms(name, help, "engine", cells)
+    }
+
+    fn about_workers(&self, print: &mut Print<'_, '_>) -> Result<(), Error> {
+        let workers = &self.sources.workers;
+        let help = "Handshake steps run, by cost class";
+        let mut family = print.family("handshake_steps", help, MetricType::Counter)?;
+        for (number, worker) in workers.iter().enumerate() {
+            let number = number.to_string();
+            for (class, cell) in CostClass::ALL.iter().zip(&worker.steps) {
+                let labels = [("worker", number.as_str()), ("class", class.label())];
+                family.count(&labels, cell.value())?;
+            }
+        }
+        for (name, help, cell) in tables::WORKER_COUNTERS {
+            let mut family = print.family(name, help, MetricType::Counter)?;
+            for (number, worker) in workers.iter().enumerate() {
+                family.count(&[("worker", number.to_string().as_str())], cell(worker).value())?;
+            }
+        }
+        let name = "handshake_queue_wait_seconds";
+        let help = "From handing a step in to its start";
+        let cells = workers.iter().map(|worker| &worker.queue_wait);
+        print.histograms(name, help, "worker", cells)?;
+        let name = "handshake_step_seconds";
+        let help = "Time that a step took";
+        let cells = workers.iter().map(|worker| &worker.step_time);
+        print.histograms(name, help, "worker", cells)
+    }
+}
+
+/// The few shapes that our families have.
+struct Print<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Print<'_, '_> {
+    fn family<'s>(
+        &'s mut self,
+        name: &'s str,
+        help: &str,
+        metric_type: MetricType,
+    ) -> Result<MetricEncoder<'s>, Error> {
+        self.0.encode_descriptor(name, help, None, metric_type)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), Error> {
+        ConstCounter::new(value).encode(self.family(name, help, MetricType::Counter)?)
+    }
+
+    fn gauge<N>(&mut self, name: &str, help: &str, value: N) -> Result<(), Error>
+    where
+        ConstGauge<N>: EncodeMetric,
+    {
+        ConstGauge::new(value).encode(self.family(name, help, MetricType::Gauge)?)
+    }
+
+    fn histograms<'h>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        histograms: impl Iterator<Item = &'h Histogram>,
+    ) -> Result<(), Error> {
+        let mut family = self.family(name, help, MetricType::Histogram)?;
+        for (number, histogram) in histograms.enumerate() {
+            let counts = histogram.counts();
+            let buckets: [(f64, u64); HISTOGRAM_BUCKETS] =
+                std::array::from_fn(|index| (Histogram::upper_bound_seconds(index), counts[index]));
+            // The count is summed from the same reads as the buckets, so the two agree
+            // even while the writer goes on.
+            let count = counts.iter().sum();
+            let labels = [(label, number.to_string())];
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+                histogram.sum_seconds(),
+                count,
+                &buckets,
+                None,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+trait Count {
+    fn count<L: EncodeLabelSet>(&mut self, labels: &L, value: u64) -> Result<(), Error>;
+}
+
+impl Count for MetricEncoder<'_> {
+    fn count<L: EncodeLabelSet>(&mut self, labels: &L, value: u64) -> Result<(), Error> {
+        ConstCounter::new(value).encode(self.encode_family(labels)?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

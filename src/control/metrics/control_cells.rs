@@ -1,0 +1,22 @@
+//! What the control thread counts. One writer: the control thread.
+
+use crate::metrics::{Counter, Gauge};
+
+/// The cells of the control thread.
+#[derive(Debug, Default)]
+pub struct ControlCells {
+    /// Number of the configuration in force; the one of the start is 1.
+    pub snapshot_generation: Gauge,
+    /// When the configuration in force was loaded, in seconds since 1970-01-01 UTC.
+    pub snapshot_loaded_unix_seconds: Gauge,
+    /// Reloads that put a new configuration in force.
+    pub reloads_succeeded: Counter,
+    /// Reloads refused because of their findings; the old configuration stayed.
+    pub reloads_failed: Counter,
+    /// 1 if the last reload succeeded or none was tried, 0 if it failed.
+    pub last_reload_succeeded: Gauge,
+    /// 1 while draining, else 0.
+    pub draining: Gauge,
+    /// Engine events that found their queue full.
+    pub events_dropped: Counter,
+}

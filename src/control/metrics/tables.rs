@@ -1,0 +1,81 @@
+//! The families with one plain cell for each engine, worker or process: name, help,
+//! cell. Counters get their `_total` from the encoder.
+
+use super::control_cells::ControlCells;
+use crate::engine::metrics::EngineMetrics;
+use crate::handshake::metrics::WorkerMetrics;
+use crate::metrics::{Counter, Gauge};
+
+/// One family of plain cells in `Cells`.
+type Family<Cells, Cell> = (&'static str, &'static str, fn(&Cells) -> &Cell);
+
+pub(super) const CONTROL_COUNTERS: &[Family<ControlCells, Counter>] = &[
+    ("reloads_succeeded", "Reloads that put a new configuration in force", |cells| {
+        &cells.reloads_succeeded
+    }),
+    ("reloads_failed", "Reloads refused; the old configuration stayed in force", |cells| {
+        &cells.reloads_failed
+    }),
+    ("events_dropped", "Events for the log that found their queue full", |cells| {
+        &cells.events_dropped
+    }),
+];
+
+pub(super) const CONTROL_GAUGES: &[Family<ControlCells, Gauge>] = &[
+    ("configuration_generation", "Number of the configuration in force, from 1", |cells| {
+        &cells.snapshot_generation
+    }),
+    (
+        "configuration_loaded_timestamp_seconds",
+        "When the configuration in force was loaded",
+        |cells| &cells.snapshot_loaded_unix_seconds,
+    ),
+    (
+        "last_reload_succeeded",
+        "1 if the last reload succeeded or none was tried, 0 if it failed",
+        |cells| &cells.last_reload_succeeded,
+    ),
+    ("draining", "1 while draining, else 0", |cells| &cells.draining),
+];
+
+pub(super) const ENGINE_COUNTERS: &[Family<EngineMetrics, Counter>] = &[
+    ("connections_accepted", "Connections accepted", |engine| &engine.accepted),
+    ("accept_failures", "Accepts that failed, as at the descriptor limit", |engine| {
+        &engine.accept_failures
+    }),
+    ("records_opened", "TLS records opened", |engine| &engine.records_opened),
+    ("records_sealed", "TLS records sealed", |engine| &engine.records_sealed),
+    ("truncations", "Clients that ended the stream without close_notify", |engine| {
+        &engine.truncations
+    }),
+    ("upstream_connected", "Upstream connections made", |engine| &engine.upstream_connected),
+    ("upstream_failed", "Upstream connection attempts that failed", |engine| {
+        &engine.upstream_failed
+    }),
+    ("buffers_exhausted", "Times a receive found the buffer pool empty", |engine| {
+        &engine.buffers_exhausted
+    }),
+    ("completion_overflows", "Completion queue overflows: an alarm, expected to be 0", |engine| {
+        &engine.completion_overflows
+    }),
+    ("engine_turns", "Turns of the engine's loop", |engine| &engine.turns),
+    ("engine_completions", "Completions handled", |engine| &engine.completions),
+];
+
+pub(super) const ENGINE_GAUGES: &[Family<EngineMetrics, Gauge>] = &[
+    ("connections", "Connections open now, in any state", |engine| &engine.connections),
+    ("connections_established", "Connections relaying now", |engine| &engine.established),
+    ("handshakes_in_progress", "Handshakes in progress now", |engine| {
+        &engine.handshakes_in_progress
+    }),
+    ("upstream_connections", "Upstream connections open now", |engine| {
+        &engine.upstream_connections
+    }),
+    ("buffers_in_use", "Pool buffers in use now", |engine| &engine.buffers_in_use),
+];
+
+pub(super) const WORKER_COUNTERS: &[Family<WorkerMetrics, Counter>] = &[(
+    "handshake_newest_first",
+    "Times the newest step was taken because the oldest had waited too long",
+    |worker| &worker.newest_first,
+)];

@@ -1,0 +1,454 @@
+//! The page is checked by a strict reader of the format, written here from the
+//! OpenMetrics 1.0 ABNF, and against every cell there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::*;
+use crate::metrics::{Counter, Gauge};
+
+/// What the reader makes of a page: samples by name and labels.
+struct Read {
+    types: BTreeMap<String, String>,
+    helps: BTreeSet<String>,
+    samples: BTreeMap<(String, BTreeMap<String, String>), f64>,
+}
+
+impl Read {
+    fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let labels = labels.iter().map(|(key, value)| (key.to_string(), value.to_string()));
+        self.samples.get(&(name.to_owned(), labels.collect())).copied()
+    }
+
+    fn count(&self, name: &str) -> usize {
+        self.samples.keys().filter(|(sample, _)| sample == name).count()
+    }
+}
+
+/// Reads a page and asserts every rule of the format that it knows.
+fn read(page: &str) -> Read {
+    let body = page.strip_suffix("# EOF\n").expect("the page ends with # EOF");
+    assert!(!body.contains("# EOF"));
+    let mut read =
+        Read { types: BTreeMap::new(), helps: BTreeSet::new(), samples: BTreeMap::new() };
+    let mut family = String::new();
+    for line in body.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').expect("a name and a help");
+            assert!(!help.is_empty() && !help.ends_with('.'), "help of {name}");
+            assert!(read.helps.insert(name.to_owned()), "{name} has one HELP");
+            family = name.to_owned();
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect("a name and a type");
+            assert_eq!(name, family, "TYPE follows HELP of the same family");
+            assert!(["counter", "gauge", "histogram", "info"].contains(&kind), "{kind}");
+            assert!(is_metric_name(name), "{name}");
+            assert!(read.types.insert(name.to_owned(), kind.to_owned()).is_none());
+        } else {
+            let (name, labels, value) = read_sample(line);
+            let suffix = name.strip_prefix(&family).unwrap_or_else(|| {
+                panic!("{name} stands in family {family}: families must not interleave")
+            });
+            let expected: &[&str] = match read.types[&family].as_str() {
+                "counter" => &["_total"],
+                "gauge" => &[""],
+                "info" => &["_info"],
+                _ => &["_sum", "_count", "_bucket"],
+            };
+            assert!(expected.contains(&suffix), "{name} has the suffix of its type");
+            if read.types[&family] == "counter" {
+                assert!(value >= 0.0 && value.is_finite(), "{line}");
+            }
+            let earlier = read.samples.insert((name.clone(), labels), value);
+            assert!(earlier.is_none(), "{line} is a series of its own");
+        }
+    }
+    assert_eq!(read.helps, read.types.keys().cloned().collect());
+    check_histograms(&read);
+    read
+}
+
+fn is_metric_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn read_sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
+    let name_end = line.find(['{', ' ']).expect("a name ends");
+    let (name, mut rest) = line.split_at(name_end);
+    assert!(is_metric_name(name), "{line}");
+    let mut labels = BTreeMap::new();
+    if let Some(mut inside) = rest.strip_prefix('{') {
+        loop {
+            let (key, after) = inside.split_once("=\"").expect("a label");
+            assert!(is_metric_name(key), "{line}");
+            let mut value = String::new();
+            let mut characters = after.char_indices();
+            let end = loop {
+                match characters.next().expect("the value ends") {
+                    (_, '\\') => value.push(match characters.next().expect("an escape").1 {
+                        'n' => '\n',
+                        '\\' => '\\',
+                        '"' => '"',
+                        other => panic!("escape {other} in {line}"),
+                    }),
+                    (at, '"') => break at,
+                    (_, character) => value.push(character),
+                }
+            };
+            assert!(labels.insert(key.to_owned(), value).is_none(), "{line}: {key} once");
+            let after = &after[end + 1..];
+            if let Some(next) = after.strip_prefix(',') {
+                inside = next;
+            } else {
+                rest = after.strip_prefix('}').expect("labels end");
+                break;
+            }
+        }
+    }
+    let value = rest.strip_prefix(' ').expect("one space before the value");
+    let value = if value == "+Inf" { f64::INFINITY } else { value.parse().expect("a number") };
+    (name.to_owned(), labels, value)
+}
+
+fn check_histograms(read: &Read) {
+    for (family, _) in read.types.iter().filter(|(_, kind)| *kind == "histogram") {
+        let mut series: BTreeMap<BTreeMap<String, String>, Vec<(f64, f64)>> = BTreeMap::new();
+        for ((name, labels), value) in &read.samples {
+            if *name == format!("{family}_bucket") {
+                let mut labels = labels.clone();
+                let bound = labels.remove("le").expect("a bucket has a bound");
+                let bound = if bound == "+Inf" {
+                    f64::INFINITY
+                } else {
+                    bound.parse().expect("a bound is a number")
+                };
+                series.entry(labels).or_default().push((bound, *value));
+            }
+        }
+        assert!(!series.is_empty(), "{family} has buckets");
+        for (labels, mut buckets) in series {
+            buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+            assert_eq!(buckets.len(), HISTOGRAM_BUCKETS);
+            assert!(buckets.is_sorted_by(|a, b| a.1 <= b.1), "{family}: cumulative");
+            let last = buckets.last().expect("a bucket");
+            assert!(last.0.is_infinite(), "{family} ends with +Inf");
+            let count = read.samples[&(format!("{family}_count"), labels.clone())];
+            assert!((last.1 - count).abs() < 0.5, "{family}: +Inf is the count");
+            assert!(read.samples.contains_key(&(format!("{family}_sum"), labels)));
+        }
+    }
+}
+
+struct Fixture {
+    engines: Vec<Arc<EngineMetrics>>,
+    workers: Vec<Arc<WorkerMetrics>>,
+    control: Arc<ControlCells>,
+    certificates: Arc<Certificates>,
+    page: Page,
+}
+
+fn fixture(engines: usize, workers: usize) -> Fixture {
+    let engines: Vec<_> = (0..engines).map(|_| Arc::new(EngineMetrics::default())).collect();
+    let workers: Vec<_> = (0..workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
+    let control = Arc::new(ControlCells::default());
+    let certificates = Arc::new(Certificates::default());
+    let page = Page::new(Sources {
+        engines: engines.clone(),
+        workers: workers.clone(),
+        control: Arc::clone(&control),
+        sizes: Sizes {
+            engines: engines.len(),
+            workers: workers.len(),
+            connections_max: 9_000,
+            buffers: 128,
+            buffer_bytes: 17 * 1_024,
+            handshakes_max: 512,
+        },
+        log_lines_dropped: None,
+        certificates: Arc::clone(&certificates),
+    });
+    Fixture { engines, workers, control, certificates, page }
+}
+
+#[test]
+fn a_fresh_page_is_valid_and_shows_every_family_but_zero_handshakes() {
+    let fixture = fixture(2, 2);
+    let read = read(&fixture.page.print());
+    for (name, kind) in [
+        ("forebay_build", "info"),
+        ("forebay_uptime_seconds", "gauge"),
+        ("forebay_connections_accepted", "counter"),
+        ("forebay_connections", "gauge"),
+        ("forebay_connections_ended", "counter"),
+        ("forebay_handshakes", "counter"),
+        ("forebay_handshake_failures", "counter"),
+        ("forebay_handshakes_shed", "counter"),
+        ("forebay_handshake_duration_seconds", "histogram"),
+        ("forebay_handshake_queue_wait_seconds", "histogram"),
+        ("forebay_handshake_step_seconds", "histogram"),
+        ("forebay_relayed_bytes", "counter"),
+        ("forebay_completion_overflows", "counter"),
+        ("forebay_certificate_expiry_timestamp_seconds", "gauge"),
+        ("process_resident_memory_bytes", "gauge"),
+        ("process_open_fds", "gauge"),
+        ("process_start_time_seconds", "gauge"),
+        ("process_cpu_seconds", "counter"),
+    ] {
+        assert_eq!(read.types.get(name).map(String::as_str), Some(kind), "{name}");
+    }
+    assert_eq!(read.count("forebay_handshakes_total"), 0);
+    assert_eq!(read.count("forebay_handshake_failures_total"), 2 * FailureReason::ALL.len());
+    assert_eq!(
+        read.value("forebay_build_info", &[("version", env!("CARGO_PKG_VERSION"))]),
+        Some(1.0)
+    );
+}
+
+#[test]
+fn a_page_without_engines_and_workers_is_valid() {
+    // The histograms have no series then, which the format allows.
+    let page = fixture(0, 0).page.print();
+    assert!(page.ends_with("# EOF\n"));
+    assert!(page.contains("forebay_engines 0\n"));
+}
+
+#[test]
+fn every_cell_of_an_engine_is_on_the_page() {
+    let fixture = fixture(1, 1);
+    // Taken apart without `..`: a new cell does not compile until it is printed.
+    let EngineMetrics {
+        accepted,
+        connections,
+        established,
+        handshakes_in_progress,
+        ended,
+        handshakes,
+        failures,
+        shed_queue_full,
+        handshake_time,
+        bytes_from_clients,
+        bytes_to_clients,
+        records_opened,
+        records_sealed,
+        truncations,
+        upstream_connected,
+        upstream_failed,
+        upstream_connections,
+        buffers_in_use,
+        buffers_exhausted,
+        completion_overflows,
+        accept_failures,
+        turns,
+        completions,
+    } = &*fixture.engines[0];
+    let mut marks = Marks::default();
+    for cell in [
+        accepted,
+        bytes_from_clients,
+        bytes_to_clients,
+        records_opened,
+        records_sealed,
+        truncations,
+        upstream_connected,
+        upstream_failed,
+        buffers_exhausted,
+        completion_overflows,
+        accept_failures,
+        turns,
+        completions,
+    ] {
+        marks.counter(cell);
+    }
+    for cell in ended.iter().chain(failures).chain(shed_queue_full) {
+        marks.counter(cell);
+    }
+    for cell in handshakes.as_flattened().as_flattened() {
+        marks.counter(cell);
+    }
+    for cell in
+        [connections, established, handshakes_in_progress, upstream_connections, buffers_in_use]
+    {
+        marks.gauge(cell);
+    }
+    for _ in 0..marks.next() {
+        handshake_time.record(Duration::from_millis(3));
+    }
+    marks.assert_all_on(&read(&fixture.page.print()), ("engine", "0"));
+}
+
+#[test]
+fn every_cell_of_a_worker_is_on_the_page() {
+    let fixture = fixture(1, 1);
+    let WorkerMetrics {
+        steps,
+        shed_expired,
+        shed_client_gone,
+        newest_first,
+        queue_wait,
+        step_time,
+    } = &*fixture.workers[0];
+    let mut marks = Marks::default();
+    for cell in steps.iter().chain(shed_expired).chain(shed_client_gone).chain([newest_first]) {
+        marks.counter(cell);
+    }
+    for histogram in [queue_wait, step_time] {
+        for _ in 0..marks.next() {
+            histogram.record(Duration::from_micros(70));
+        }
+    }
+    marks.assert_all_on(&read(&fixture.page.print()), ("worker", "0"));
+}
+
+#[test]
+fn every_cell_of_the_control_thread_is_on_the_page() {
+    let fixture = fixture(1, 1);
+    let ControlCells {
+        snapshot_generation,
+        snapshot_loaded_unix_seconds,
+        reloads_succeeded,
+        reloads_failed,
+        last_reload_succeeded,
+        draining,
+        events_dropped,
+    } = &*fixture.control;
+    let mut marks = Marks::default();
+    for cell in [reloads_succeeded, reloads_failed, events_dropped] {
+        marks.counter(cell);
+    }
+    for cell in [snapshot_generation, snapshot_loaded_unix_seconds, last_reload_succeeded, draining]
+    {
+        marks.gauge(cell);
+    }
+    let read = read(&fixture.page.print());
+    for mark in marks.all() {
+        assert!(read.samples.values().any(|value| (value - mark).abs() < 0.5), "{mark}");
+    }
+}
+
+#[test]
+fn a_handshake_is_counted_under_what_was_negotiated() {
+    use crate::handshake::SessionFacts;
+    use crate::tls::Version;
+
+    let fixture = fixture(1, 1);
+    let facts = SessionFacts {
+        version: Version::Tls12,
+        cipher_suite: 0xc02f,
+        group: None,
+        resumed: true,
+        alpn: None,
+        server_name: None,
+    };
+    fixture.engines[0].handshake(&facts).expect("a known suite").increment();
+    let read = read(&fixture.page.print());
+    assert_eq!(read.count("forebay_handshakes_total"), 1);
+    let labels = [
+        ("engine", "0"),
+        ("version", "TLSv1.2"),
+        ("cipher", "ECDHE-RSA-AES128-GCM-SHA256"),
+        ("group", "none"),
+        ("resumed", "true"),
+    ];
+    assert_eq!(read.value("forebay_handshakes_total", &labels), Some(1.0));
+}
+
+#[test]
+fn bucket_bounds_are_in_seconds() {
+    let fixture = fixture(1, 1);
+    fixture.engines[0].handshake_time.record(Duration::from_micros(1_500));
+    let read = read(&fixture.page.print());
+    let bucket =
+        |bound| read.value("forebay_handshake_duration_seconds_bucket", &[("engine", "0"), bound]);
+    assert_eq!(bucket(("le", "0.001024")), Some(0.0));
+    assert_eq!(bucket(("le", "0.002048")), Some(1.0));
+    assert_eq!(bucket(("le", "+Inf")), Some(1.0));
+    let sum = read.value("forebay_handshake_duration_seconds_sum", &[("engine", "0")]);
+    assert!((sum.expect("a sum") - 0.0015).abs() < 1e-9);
+}
+
+#[test]
+fn the_certificates_that_end_soonest_are_shown_and_all_are_counted() {
+    let fixture = fixture(1, 1);
+    let all = (0..250).rev().map(|number: i64| CertificateExpiry {
+        not_after_unix_seconds: 1_900_000_000 + number,
+        name: format!("{number}.example"),
+        source: "/etc/forebay/all.pem".to_owned(),
+    });
+    fixture.certificates.replace(all.collect());
+    let read = read(&fixture.page.print());
+    assert_eq!(read.value("forebay_certificates", &[]), Some(250.0));
+    let name = "forebay_certificate_expiry_timestamp_seconds";
+    assert_eq!(read.count(name), CERTIFICATES_SHOWN_MAX);
+    let labels = [("name", "0.example"), ("source", "/etc/forebay/all.pem")];
+    assert_eq!(read.value(name, &labels), Some(1_900_000_000.0));
+}
+
+#[test]
+fn certificates_with_the_same_labels_are_one_series_and_strange_paths_are_escaped() {
+    let fixture = fixture(1, 1);
+    let one = |not_after_unix_seconds| CertificateExpiry {
+        not_after_unix_seconds,
+        name: "a.example".to_owned(),
+        source: "/srv/\"odd\"\\path\nhere".to_owned(),
+    };
+    fixture.certificates.replace(vec![one(7), one(5), one(6)]);
+    let read = read(&fixture.page.print());
+    let name = "forebay_certificate_expiry_timestamp_seconds";
+    assert_eq!(read.count(name), 1);
+    let labels = [("name", "a.example"), ("source", "/srv/\"odd\"\\path\nhere")];
+    assert_eq!(read.value(name, &labels), Some(5.0), "the soonest stands");
+}
+
+#[test]
+fn a_page_of_64_busy_engines_stays_below_two_megabytes() {
+    let fixture = fixture(64, 16);
+    for engine in &fixture.engines {
+        for cell in engine.handshakes.as_flattened().as_flattened().iter().take(20) {
+            cell.add(u64::MAX / 2);
+        }
+    }
+    let page = fixture.page.print();
+    assert!(page.len() < 2_000_000, "{}", page.len());
+    read(&page);
+}
+
+/// Gives each cell a value of its own, to be found again on the page.
+#[derive(Default)]
+struct Marks(u32);
+
+impl Marks {
+    /// Far from what else stands on the page of a fresh process, and never a multiple.
+    fn next(&mut self) -> u64 {
+        self.0 += 1;
+        10_007 + 13 * u64::from(self.0)
+    }
+
+    fn counter(&mut self, cell: &Counter) {
+        cell.add(self.next());
+    }
+
+    fn gauge(&mut self, cell: &Gauge) {
+        cell.set(self.next());
+    }
+
+    fn all(&self) -> impl Iterator<Item = f64> {
+        (1..=self.0).map(|number| f64::from(10_007 + 13 * number))
+    }
+
+    fn assert_all_on(&self, read: &Read, label: (&str, &str)) {
+        for mark in self.all() {
+            let found = read
+                .samples
+                .iter()
+                .filter(|((name, labels), value)| {
+                    !name.ends_with("_bucket")
+                        && labels.get(label.0).is_some_and(|number| number == label.1)
+                        && (**value - mark).abs() < 0.5
+                })
+                .count();
+            assert_eq!(found, 1, "the cell marked {mark} is on the page once");
+        }
+    }
+}

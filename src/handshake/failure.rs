@@ -1,0 +1,255 @@
+//! Why handshakes fail, in terms that a metric label and a log line can carry.
+//!
+//! rustls' errors are classed here, and what the ClientHello parser refuses. Whose
+//! fault it was must come out right: an operator is woken by [`FailureReason::Internal`],
+//! never by what a client sent.
+//!
+//! May know: rustls' errors, the tls module's refusals. Must not know: tasks, threads.
+#![forbid(unsafe_code)]
+
+use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible};
+
+use crate::tls::Refusal;
+
+/// Why a handshake failed, in terms that a metric label and a log line can carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandshakeFailure {
+    /// The class of the failure.
+    pub reason: FailureReason,
+    /// The library's own words, for the log.
+    pub detail: String,
+}
+
+/// The classes of handshake failure, one metric label each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum FailureReason {
+    /// The first byte was not that of a TLS handshake record.
+    NotTls,
+    /// The client spoke HTTP without TLS.
+    PlainHttp,
+    /// The ClientHello does not parse.
+    ClientHelloMalformed,
+    /// The ClientHello is larger than we take.
+    ClientHelloTooLarge,
+    /// No certificate for the name, and unknown names are rejected.
+    UnknownServerName,
+    /// No protocol version in common.
+    NoSharedVersion,
+    /// No cipher suite in common.
+    NoSharedCipherSuite,
+    /// No key-exchange group in common.
+    NoSharedGroup,
+    /// No signature scheme in common with any certificate.
+    NoSharedSignatureScheme,
+    /// No application protocol in common (RFC 7301 section 3.2).
+    NoSharedProtocol,
+    /// A record is too large or does not decrypt, or the client's Finished does not verify
+    /// (rustls has one error for both).
+    BadRecord,
+    /// The client broke the handshake protocol.
+    Protocol,
+    /// The client sent a fatal alert (often: it does not trust the certificate).
+    ClientAlert,
+    /// The client closed or reset before the handshake was done.
+    ClientGone,
+    /// The ClientHello did not arrive in time.
+    ClientHelloTimeout,
+    /// The handshake was not done in time.
+    Timeout,
+    /// Something on our side: never the client's fault.
+    Internal,
+}
+
+impl FailureReason {
+    /// Every reason, in `repr` order.
+    pub const ALL: [Self; 17] = [
+        Self::NotTls,
+        Self::PlainHttp,
+        Self::ClientHelloMalformed,
+        Self::ClientHelloTooLarge,
+        Self::UnknownServerName,
+        Self::NoSharedVersion,
+        Self::NoSharedCipherSuite,
+        Self::NoSharedGroup,
+        Self::NoSharedSignatureScheme,
+        Self::NoSharedProtocol,
+        Self::BadRecord,
+        Self::Protocol,
+        Self::ClientAlert,
+        Self::ClientGone,
+        Self::ClientHelloTimeout,
+        Self::Timeout,
+        Self::Internal,
+    ];
+
+    /// The value of the `reason` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NotTls => "not_tls",
+            Self::PlainHttp => "plain_http",
+            Self::ClientHelloMalformed => "client_hello_malformed",
+            Self::ClientHelloTooLarge => "client_hello_too_large",
+            Self::UnknownServerName => "unknown_server_name",
+            Self::NoSharedVersion => "no_shared_version",
+            Self::NoSharedCipherSuite => "no_shared_cipher_suite",
+            Self::NoSharedGroup => "no_shared_group",
+            Self::NoSharedSignatureScheme => "no_shared_signature_scheme",
+            Self::NoSharedProtocol => "no_shared_protocol",
+            Self::BadRecord => "bad_record",
+            Self::Protocol => "protocol",
+            Self::ClientAlert => "client_alert",
+            Self::ClientGone => "client_gone",
+            Self::ClientHelloTimeout => "client_hello_timeout",
+            Self::Timeout => "timeout",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl HandshakeFailure {
+    /// Something on our side.
+    pub(super) fn internal(detail: impl Into<String>) -> Self {
+        Self { reason: FailureReason::Internal, detail: detail.into() }
+    }
+
+    /// Classes what rustls says. `answered` says whether the server has sent anything:
+    /// before that, only the ClientHello can be at fault.
+    pub(super) fn classify(error: &Error, answered: bool) -> Self {
+        let reason = match error {
+            Error::InvalidMessage(message) if !answered => malformed_hello(*message),
+            Error::PeerIncompatible(what) => incompatible(what),
+            Error::NoApplicationProtocol => FailureReason::NoSharedProtocol,
+            Error::DecryptError | Error::PeerSentOversizedRecord => FailureReason::BadRecord,
+            // Not a failure of trust: a client that changed its mind.
+            Error::AlertReceived(
+                AlertDescription::CloseNotify | AlertDescription::UserCanceled,
+            ) => FailureReason::ClientGone,
+            Error::AlertReceived(_) => FailureReason::ClientAlert,
+            Error::InvalidMessage(_)
+            | Error::InappropriateMessage { .. }
+            | Error::InappropriateHandshakeMessage { .. }
+            | Error::PeerMisbehaved(_)
+            | Error::NoCertificatesPresented
+            | Error::InvalidCertificate(_)
+            | Error::InvalidEncryptedClientHello(_) => FailureReason::Protocol,
+            Error::General(words) => general(words),
+            _ => FailureReason::Internal,
+        };
+        Self { reason, detail: error.to_string() }
+    }
+}
+
+impl From<Refusal> for HandshakeFailure {
+    fn from(refusal: Refusal) -> Self {
+        let reason = match refusal {
+            Refusal::NotTls => FailureReason::NotTls,
+            Refusal::PlainHttp => FailureReason::PlainHttp,
+            Refusal::Malformed { .. } => FailureReason::ClientHelloMalformed,
+            Refusal::TooLarge => FailureReason::ClientHelloTooLarge,
+            Refusal::UnknownServerName => FailureReason::UnknownServerName,
+            Refusal::NoSharedVersion => FailureReason::NoSharedVersion,
+            Refusal::NoSharedCipherSuite => FailureReason::NoSharedCipherSuite,
+            Refusal::NoSharedGroup => FailureReason::NoSharedGroup,
+            Refusal::NoSharedSignatureScheme | Refusal::NoSignatureSchemes => {
+                FailureReason::NoSharedSignatureScheme
+            }
+            Refusal::NoSharedProtocol => FailureReason::NoSharedProtocol,
+        };
+        Self { reason, detail: refusal.to_string() }
+    }
+}
+
+const fn malformed_hello(message: InvalidMessage) -> FailureReason {
+    match message {
+        InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion => {
+            FailureReason::NotTls
+        }
+        InvalidMessage::MessageTooLarge | InvalidMessage::HandshakePayloadTooLarge => {
+            FailureReason::ClientHelloTooLarge
+        }
+        _ => FailureReason::ClientHelloMalformed,
+    }
+}
+
+const fn incompatible(what: &PeerIncompatible) -> FailureReason {
+    match what {
+        PeerIncompatible::Tls12NotOffered
+        | PeerIncompatible::Tls12NotOfferedOrEnabled
+        | PeerIncompatible::SupportedVersionsExtensionRequired => FailureReason::NoSharedVersion,
+        PeerIncompatible::NoCipherSuitesInCommon => FailureReason::NoSharedCipherSuite,
+        PeerIncompatible::NoKxGroupsInCommon
+        | PeerIncompatible::NamedGroupsExtensionRequired
+        | PeerIncompatible::NoEcPointFormatsInCommon
+        | PeerIncompatible::EcPointsExtensionRequired
+        | PeerIncompatible::UncompressedEcPointsRequired => FailureReason::NoSharedGroup,
+        PeerIncompatible::NoSignatureSchemesInCommon
+        | PeerIncompatible::SignatureAlgorithmsExtensionRequired => {
+            FailureReason::NoSharedSignatureScheme
+        }
+        _ => FailureReason::Protocol,
+    }
+}
+
+/// rustls has no error of its own for these two, only words (`server/hs.rs` and
+/// `server/tls12.rs` of 0.23.46); a test holds it to the first of them.
+fn general(words: &str) -> FailureReason {
+    match words {
+        // The certificate resolver found none: unknown names are refused before the
+        // step, so what is left is that the client can verify none of them.
+        "no server certificate chain resolved" | "incompatible signing key" => {
+            FailureReason::NoSharedSignatureScheme
+        }
+        _ => FailureReason::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_unique_and_in_repr_order() {
+        for (index, reason) in FailureReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+            let same = FailureReason::ALL.iter().filter(|other| other.label() == reason.label());
+            assert_eq!(same.count(), 1, "{}", reason.label());
+        }
+    }
+
+    #[test]
+    fn a_message_that_does_not_parse_is_the_hello_only_before_the_answer() {
+        let error = Error::InvalidMessage(InvalidMessage::MissingData("ClientHello"));
+        assert_eq!(
+            HandshakeFailure::classify(&error, false).reason,
+            FailureReason::ClientHelloMalformed
+        );
+        assert_eq!(HandshakeFailure::classify(&error, true).reason, FailureReason::Protocol);
+    }
+
+    #[test]
+    fn a_client_that_takes_its_leave_has_not_failed_to_trust_us() {
+        let error = Error::AlertReceived(AlertDescription::CloseNotify);
+        assert_eq!(HandshakeFailure::classify(&error, true).reason, FailureReason::ClientGone);
+        let error = Error::AlertReceived(AlertDescription::UnknownCA);
+        assert_eq!(HandshakeFailure::classify(&error, true).reason, FailureReason::ClientAlert);
+    }
+
+    #[test]
+    fn what_we_lack_ourselves_is_internal() {
+        for error in [
+            Error::FailedToGetRandomBytes,
+            Error::FailedToGetCurrentTime,
+            Error::General("signing failed".into()),
+        ] {
+            assert_eq!(HandshakeFailure::classify(&error, true).reason, FailureReason::Internal);
+        }
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_words() {
+        let failure = HandshakeFailure::from(Refusal::PlainHttp);
+        assert_eq!(failure.reason, FailureReason::PlainHttp);
+        assert_eq!(failure.detail, Refusal::PlainHttp.to_string());
+    }
+}

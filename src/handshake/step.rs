@@ -1,0 +1,329 @@
+//! One step of one handshake: the client's bytes in, our flight out. Sans-I/O.
+//!
+//! ```text
+//!   task.input   ┌─ needed still ─┬─ next record ─┬─ … ─┐      rustls       task.output
+//!                └────────────────┴───────────────┴─────┘ ─▶ (unbuffered) ─▶ one flight
+//!                 a handshake message   fed one at
+//!                 without its end       a time
+//! ```
+//!
+//! **Records are fed one by one**, the next only when rustls asks for more. What a
+//! client sends right behind its Finished is therefore never decrypted here: it stays
+//! in the input, byte for byte, for our own record layer, whose sequence numbers start
+//! where rustls' ended.
+//!
+//! **After an error rustls is fed nothing more**: it is asked only for the alert that it
+//! has queued (its next state is to encode it, before it looks at any input).
+//!
+//! May know: rustls, the record layer, traffic secrets. Must not know: threads, queues,
+//! clocks.
+#![forbid(unsafe_code)]
+
+use rustls::HandshakeKind;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus,
+};
+
+use super::{
+    CostClass, Established, FailureReason, HandshakeFailure, SessionFacts, StepOutcome, Task,
+};
+use crate::tls::record::{DirectionKeys, HEADER_BYTES, KeysError, Opener, Sealer};
+use crate::tls::secrets::{self, TrafficSecrets};
+use crate::tls::server_name::ServerName;
+use crate::tls::{CryptoLibrary, Refusal, Version};
+
+/// Takes the handshake of `task` as far as its input allows, and says in
+/// [`Task::outcome`] what came of it. `library` will do the record cryptography.
+///
+/// The first step takes [`Task::config`]; the configuration's key log must be
+/// [`secrets::CaptureSecrets`] and its secret extraction enabled.
+pub fn step(task: &mut Task, library: CryptoLibrary) {
+    task.outcome = match advance(task) {
+        Ok(Progress::NeedsInput) => StepOutcome::NeedsInput,
+        Ok(Progress::Done) => match establish(task, library) {
+            Ok(established) => StepOutcome::Established(Box::new(established)),
+            Err(failure) => StepOutcome::Failed(failure),
+        },
+        Err(failure) => StepOutcome::Failed(failure),
+    };
+    if !matches!(task.outcome, StepOutcome::NeedsInput) {
+        task.state = None;
+        task.secrets = None;
+        task.fed_bytes = 0;
+    }
+}
+
+/// How far the handshake is, if it has not failed.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    NeedsInput,
+    Done,
+}
+
+/// Feeds rustls until it needs bytes that have not arrived or the handshake is done.
+fn advance(task: &mut Task) -> Result<Progress, HandshakeFailure> {
+    if task.state.is_none() {
+        let config = task.config.take().ok_or_else(|| {
+            HandshakeFailure::internal("a first step was submitted without a configuration")
+        })?;
+        let connection = UnbufferedServerConnection::new(config)
+            .map_err(|error| HandshakeFailure::classify(&error, false))?;
+        task.state = Some(Box::new(connection));
+    }
+    let Some(connection) = task.state.as_deref_mut() else {
+        return Err(HandshakeFailure::internal("the connection was made a line above"));
+    };
+    let kind_before = connection.handshake_kind();
+    let output_bytes_before = task.output.len();
+    let mut window = Window::new(&mut task.input, task.fed_bytes);
+    let result = drive(connection, &mut window, &mut task.output);
+    task.fed_bytes = window.finish();
+    // On every way out: what stays behind would be taken for the next client's.
+    task.secrets = secrets::take().or(task.secrets.take());
+
+    let answered = task.output.len() > output_bytes_before;
+    // A HelloRetryRequest answers without a key exchange: the second ClientHello will
+    // cost what the first was expected to.
+    let retry = kind_before.is_none()
+        && connection.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest);
+    if answered && !retry {
+        task.class = CostClass::Continuation;
+    }
+
+    // The engine may append nothing more, and rustls cannot go on without: an end.
+    if result == Ok(Progress::NeedsInput) && task.input.len() >= Task::INPUT_BYTES_MAX {
+        if connection.protocol_version().is_none() {
+            task.output.extend(Refusal::TooLarge.alert_record().into_iter().flatten());
+            return Err(Refusal::TooLarge.into());
+        }
+        return Err(HandshakeFailure {
+            reason: FailureReason::Protocol,
+            detail: format!("a handshake message needs over {} bytes", Task::INPUT_BYTES_MAX),
+        });
+    }
+    result
+}
+
+/// The loop around rustls.
+fn drive(
+    connection: &mut UnbufferedServerConnection,
+    window: &mut Window<'_>,
+    output: &mut Vec<u8>,
+) -> Result<Progress, HandshakeFailure> {
+    let output_bytes_max = output.len() + Task::OUTPUT_BYTES_MAX;
+    loop {
+        if !connection.is_handshaking() && !connection.wants_write() {
+            return Ok(Progress::Done);
+        }
+        let UnbufferedStatus { discard, state } = connection.process_tls_records(window.fed());
+        let blocked = match state {
+            Ok(ConnectionState::EncodeTlsData(mut chunk)) => {
+                encode(&mut chunk, output, output_bytes_max)?;
+                false
+            }
+            Ok(ConnectionState::TransmitTlsData(flight)) => {
+                flight.done();
+                false
+            }
+            // With `send_half_rtt_data`, rustls would already write while it still
+            // waits for the client's Finished.
+            Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => true,
+            Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                return Err(HandshakeFailure {
+                    reason: FailureReason::ClientGone,
+                    detail: "the client sent close_notify during the handshake".into(),
+                });
+            }
+            Ok(state) => {
+                return Err(HandshakeFailure::internal(format!(
+                    "unexpected state {state:?}: early data must not be enabled"
+                )));
+            }
+            Err(error) => {
+                let answered = connection.protocol_version().is_some();
+                let failure = HandshakeFailure::classify(&error, answered);
+                encode_alert(connection, output, output_bytes_max)?;
+                return Err(failure);
+            }
+        };
+        window.discard(discard);
+        if blocked && !connection.wants_write() && connection.is_handshaking() && !window.extend() {
+            return Ok(Progress::NeedsInput);
+        }
+    }
+}
+
+/// Appends what rustls has to say after an error.
+///
+/// It is given no input: queued records are handed out before any input is looked at,
+/// and the handshake messages it may still remember are not in an empty slice.
+fn encode_alert(
+    connection: &mut UnbufferedServerConnection,
+    output: &mut Vec<u8>,
+    output_bytes_max: usize,
+) -> Result<(), HandshakeFailure> {
+    while connection.wants_write() {
+        match connection.process_tls_records(&mut []).state {
+            Ok(ConnectionState::EncodeTlsData(mut chunk)) => {
+                encode(&mut chunk, output, output_bytes_max)?;
+            }
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+/// Appends one of rustls' records.
+fn encode<Data>(
+    chunk: &mut EncodeTlsData<'_, Data>,
+    output: &mut Vec<u8>,
+    output_bytes_max: usize,
+) -> Result<(), HandshakeFailure> {
+    // Asking with no room is how rustls tells the size.
+    let required_bytes = match chunk.encode(&mut []) {
+        Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => {
+            required_size
+        }
+        Ok(_) | Err(EncodeError::AlreadyEncoded) => return Ok(()),
+    };
+    let start = output.len();
+    if start + required_bytes > output_bytes_max {
+        return Err(HandshakeFailure::internal(format!(
+            "the server's flight is larger than {} bytes: shorten the certificate chain",
+            Task::OUTPUT_BYTES_MAX
+        )));
+    }
+    output.resize(start + required_bytes, 0);
+    match chunk.encode(&mut output[start..]) {
+        Ok(written) => output.truncate(start + written),
+        Err(error) => {
+            output.truncate(start);
+            return Err(HandshakeFailure::internal(error.to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// Turns a finished handshake into plain data.
+fn establish(task: &mut Task, library: CryptoLibrary) -> Result<Established, HandshakeFailure> {
+    let Some(connection) = task.state.take() else {
+        return Err(HandshakeFailure::internal("a finished handshake has no connection"));
+    };
+    let facts = session_facts(&connection, task.server_name)?;
+    let (extracted, _) = connection
+        .dangerous_into_kernel_connection()
+        .map_err(|error| HandshakeFailure::internal(error.to_string()))?;
+    // TLS 1.2 has no KeyUpdate, hence no use for what the hook may have caught.
+    let traffic_secrets = match facts.version {
+        Version::Tls12 => None,
+        Version::Tls13 => Some(task.secrets.take().ok_or_else(|| {
+            HandshakeFailure::internal(
+                "the traffic secrets were not caught: the configuration has another key log",
+            )
+        })?),
+    };
+    let (client, server) = match &traffic_secrets {
+        Some(TrafficSecrets { client, server }) => {
+            (Some(client.as_bytes()), Some(server.as_bytes()))
+        }
+        None => (None, None),
+    };
+    let (receive_sequence, receive_keys) = extracted.rx;
+    let (send_sequence, send_keys) = extracted.tx;
+    let direction = |keys, sequence, secret| {
+        DirectionKeys::from_rustls(keys, sequence, facts.version, library, secret)
+    };
+    let unusable = |error: KeysError| HandshakeFailure::internal(error.to_string());
+    let opener = direction(receive_keys, receive_sequence, client).and_then(Opener::new);
+    let sealer = direction(send_keys, send_sequence, server).and_then(Sealer::new);
+    Ok(Established { opener: opener.map_err(unusable)?, sealer: sealer.map_err(unusable)?, facts })
+}
+
+fn session_facts(
+    connection: &UnbufferedServerConnection,
+    server_name: Option<ServerName>,
+) -> Result<SessionFacts, HandshakeFailure> {
+    let version = match connection.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_2) => Version::Tls12,
+        Some(rustls::ProtocolVersion::TLSv1_3) => Version::Tls13,
+        other => {
+            return Err(HandshakeFailure::internal(format!("negotiated version {other:?}")));
+        }
+    };
+    let suite = connection
+        .negotiated_cipher_suite()
+        .ok_or_else(|| HandshakeFailure::internal("no cipher suite was negotiated"))?;
+    Ok(SessionFacts {
+        version,
+        cipher_suite: u16::from(suite.suite()),
+        group: connection.negotiated_key_exchange_group().map(|group| u16::from(group.name())),
+        resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+        alpn: connection.alpn_protocol().map(Box::from),
+        server_name: server_name.map(|name| Box::from(name.as_str())),
+    })
+}
+
+/// The input as rustls is shown it.
+///
+/// ```text
+///   0 ── consumed ──── start ──── needed still ──── end ──── next record ─ … ── len
+/// ```
+struct Window<'a> {
+    input: &'a mut Vec<u8>,
+    /// Everything before was consumed.
+    start: usize,
+    /// Whole records before were shown to rustls.
+    end: usize,
+    /// What is shown: `end`, or the end of the input when its last record is partial.
+    shown: usize,
+}
+
+impl<'a> Window<'a> {
+    /// `fed_bytes` at the front were shown in an earlier step and are needed still.
+    fn new(input: &'a mut Vec<u8>, fed_bytes: usize) -> Self {
+        let end = fed_bytes.min(input.len());
+        Self { input, start: 0, end, shown: end }
+    }
+
+    /// What rustls is to look at.
+    fn fed(&mut self) -> &mut [u8] {
+        &mut self.input[self.start..self.shown]
+    }
+
+    /// rustls has no use for the first `bytes` of [`Self::fed`] any more.
+    fn discard(&mut self, bytes: usize) {
+        self.start = (self.start + bytes).min(self.shown);
+        self.end = self.end.max(self.start);
+    }
+
+    /// Shows one record more. `false` if nothing has arrived that was not shown.
+    fn extend(&mut self) -> bool {
+        let shown_before = self.shown;
+        let rest = &self.input[self.end..];
+        let record_bytes = match rest {
+            [_, _, _, high, low, ..] => {
+                HEADER_BYTES + usize::from(u16::from_be_bytes([*high, *low]))
+            }
+            _ => usize::MAX,
+        };
+        if record_bytes <= rest.len() {
+            self.end += record_bytes;
+            self.shown = self.end;
+        } else {
+            // rustls cannot decrypt part of a record, but it judges the header, so a
+            // wrong one is refused without waiting for a body that may never come.
+            self.shown = self.input.len();
+        }
+        self.shown > shown_before
+    }
+
+    /// Removes what was consumed; returns how much at the front is needed still.
+    fn finish(self) -> usize {
+        self.input.drain(..self.start);
+        self.end - self.start
+    }
+}
+
+#[cfg(test)]
+mod tests;

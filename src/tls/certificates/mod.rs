@@ -1,0 +1,187 @@
+//! Certificates: from files to something that a handshake can sign with.
+//!
+//! ```text
+//!   paths ──▶ sources ──▶ pem_file ──▶ identity ──▶ LoadedCertificate ──▶ index
+//!            (which files)  (sections)  (names, key,      │             (by server
+//!                                        chain, dates)    ▼               name)
+//!                               findings: every error and warning, not the first
+//! ```
+//!
+//! May read files. Must not know listeners, versions or handshakes: `policy` joins them.
+#![forbid(unsafe_code)]
+
+mod finding;
+mod identity;
+pub mod index;
+mod pem_file;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::sign::CertifiedKey;
+
+pub use finding::{Finding, Problem, Severity};
+pub(crate) use identity::assemble;
+
+use super::CryptoLibrary;
+use super::server_name::ServerName;
+
+/// A certificate chain, its key, and what is to be known of them.
+#[derive(Clone, Debug)]
+pub struct LoadedCertificate {
+    /// The file it came from.
+    pub source: PathBuf,
+    /// The names it is valid for. May be empty: it then serves as default only.
+    pub names: Vec<CertificateName>,
+    /// The kind of its key.
+    pub key_type: KeyType,
+    /// The end of its validity, in seconds since the UNIX epoch.
+    pub not_after: i64,
+    /// The chain, leaf first, and the key, ready for rustls.
+    pub certified: Arc<CertifiedKey>,
+}
+
+/// A name that a certificate is valid for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CertificateName {
+    /// A DNS name, in lower case.
+    Exact(Box<str>),
+    /// Any one label in front of this DNS name, in lower case (RFC 6125 section 6.4.3).
+    Wildcard(Box<str>),
+    /// An address. Clients send no server name for it, so it takes no part in choosing.
+    Address(IpAddr),
+}
+
+impl CertificateName {
+    /// Reads a name as it stands in a certificate: `example.com`, `*.example.com`, or
+    /// an address.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Ok(address) = text.parse() {
+            return Some(Self::Address(address));
+        }
+        match text.strip_prefix("*.") {
+            Some(suffix) => {
+                ServerName::try_from(suffix).ok().map(|name| Self::Wildcard(name.as_str().into()))
+            }
+            None => ServerName::try_from(text).ok().map(|name| Self::Exact(name.as_str().into())),
+        }
+    }
+}
+
+impl fmt::Display for CertificateName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => formatter.write_str(name),
+            Self::Wildcard(suffix) => write!(formatter, "*.{suffix}"),
+            Self::Address(address) => write!(formatter, "{address}"),
+        }
+    }
+}
+
+/// The kinds of key that a certificate may have, in the order in which they are
+/// preferred when a client takes several: cheap signatures first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyType {
+    /// ECDSA on NIST P-256.
+    EcdsaP256,
+    /// Ed25519 (RFC 8032).
+    Ed25519,
+    /// ECDSA on NIST P-384.
+    EcdsaP384,
+    /// ECDSA on NIST P-521; with aws-lc-rs only.
+    EcdsaP521,
+    /// RSA.
+    Rsa,
+}
+
+impl KeyType {
+    /// Every kind, in order of preference.
+    pub const ALL: [Self; 5] =
+        [Self::EcdsaP256, Self::Ed25519, Self::EcdsaP384, Self::EcdsaP521, Self::Rsa];
+}
+
+impl fmt::Display for KeyType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::EcdsaP256 => "ECDSA P-256",
+            Self::Ed25519 => "Ed25519",
+            Self::EcdsaP384 => "ECDSA P-384",
+            Self::EcdsaP521 => "ECDSA P-521",
+            Self::Rsa => "RSA",
+        })
+    }
+}
+
+/// Loads every certificate that `paths` lead to: files, and directories of files.
+///
+/// A file holds a PEM chain and its key in any order; or the chain only, the key being
+/// in the file of the same name with the ending `.key`. Of a directory every `*.pem` and
+/// `*.crt` is loaded, in order of name, without descending; dotfiles and other endings
+/// are none of ours. `now` is what validity is judged by.
+///
+/// Returns what could be loaded and *everything* found wrong: a caller that must be
+/// right gives up on any finding of [`Severity::Error`].
+pub fn load(
+    paths: &[PathBuf],
+    library: CryptoLibrary,
+    now: SystemTime,
+) -> (Vec<LoadedCertificate>, Vec<Finding>) {
+    let mut findings = Vec::new();
+    let files = sources::expand(paths, &mut findings);
+    let certificates =
+        files.iter().filter_map(|file| load_file(file, library, now, &mut findings)).collect();
+    (certificates, findings)
+}
+
+/// Loads one file and, if the key is not in it, its neighbour.
+fn load_file(
+    path: &Path,
+    library: CryptoLibrary,
+    now: SystemTime,
+    findings: &mut Vec<Finding>,
+) -> Option<LoadedCertificate> {
+    let mut report = |path: &Path, problem: Problem| findings.push(Finding::new(path, problem));
+    let mut file = pem_file::read(path).map_err(|problem| report(path, problem)).ok()?;
+
+    let mut key_path = path.to_owned();
+    let mut keys = std::mem::take(&mut file.keys);
+    let mut readable_by_others = file.readable_by_others;
+    if file.certificates.is_empty() {
+        report(path, Problem::NoCertificate { has_key: !keys.is_empty() });
+        return None;
+    }
+    if keys.is_empty() {
+        key_path = path.with_extension("key");
+        if !key_path.exists() {
+            report(path, Problem::NoKey { expected: key_path });
+            return None;
+        }
+        let key_file =
+            pem_file::read(&key_path).map_err(|problem| report(&key_path, problem)).ok()?;
+        keys = key_file.keys;
+        readable_by_others = key_file.readable_by_others;
+        if keys.is_empty() {
+            report(&key_path, Problem::KeyFileWithoutKey);
+            return None;
+        }
+    }
+    if let Some(mode) = readable_by_others {
+        report(&key_path, Problem::KeyReadableByOthers { mode });
+    }
+    if keys.len() > 1 {
+        report(&key_path, Problem::SeveralKeys { count: keys.len() });
+        return None;
+    }
+    let key = keys.pop()?;
+    assemble(path, file.certificates, key, library, now, &mut |problem| {
+        // What concerns the key is said of the file that holds the key.
+        let path = if problem.concerns_key() { &key_path } else { path };
+        report(path, problem);
+    })
+}

@@ -1,0 +1,381 @@
+//! One listener's TLS policy: what it negotiates, with which certificates.
+//!
+//! ```text
+//!   ClientHello ──▶ admit (engine: look-ups only) ──▶ Admission ──▶ worker ──▶ rustls
+//!                      │                                              │
+//!                      └────────── Selection::choose ◀── resolve ─────┘
+//! ```
+//!
+//! The engine and rustls reach the same certificate because both ask the same function
+//! with the same facts. What [`Policy::admit`] refuses, rustls would have refused too,
+//! only later and dearer; what it admits, rustls may still refuse.
+#![forbid(unsafe_code)]
+
+mod selection;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::server::ResolvesServerCert;
+use rustls::server::{ClientHello as RustlsClientHello, NoServerSessionStorage, ProducesTickets};
+use rustls::sign::CertifiedKey;
+use rustls::{ProtocolVersion, SupportedProtocolVersion};
+
+use super::certificates::index::CertificateIndex;
+use super::certificates::{CertificateName, KeyType, LoadedCertificate};
+use super::client_hello::ClientHello;
+use super::names::{CipherSuite, Group};
+use super::provider::{self, ProviderError};
+use super::secrets::CaptureSecrets;
+use super::server_name::ServerName;
+use super::{CryptoLibrary, Refusal, Version};
+use selection::{Offer, Selection};
+
+/// What a [`Policy`] is made of.
+#[derive(Debug)]
+pub struct PolicySettings {
+    /// Who does the cryptography.
+    pub library: CryptoLibrary,
+    /// The oldest version allowed.
+    pub minimum_version: Version,
+    /// The suites allowed, in the server's order of preference, both versions in one list.
+    pub cipher_suites: Vec<CipherSuite>,
+    /// The key-exchange groups allowed. The client's order decides among them.
+    pub groups: Vec<Group>,
+    /// Application protocols, in the server's order of preference; none: no ALPN.
+    pub alpn: Vec<Vec<u8>>,
+    /// The certificates, at least one.
+    pub certificates: Vec<LoadedCertificate>,
+    /// Which of them serves clients that name no server, or one that is not known.
+    pub default_certificate: DefaultCertificate,
+    /// What becomes of a client that names a server we have no certificate for.
+    pub unknown_sni: UnknownServerName,
+    /// Makes session tickets. Share it between policies only if they have the same
+    /// certificates and client authentication: see [`super::tickets`].
+    pub tickets: Arc<dyn ProducesTickets>,
+}
+
+impl PolicySettings {
+    /// The defaults for `library`: TLS 1.2 and 1.3, every suite and group, no ALPN, the
+    /// first certificate where no name matches.
+    pub fn new(
+        library: CryptoLibrary,
+        certificates: Vec<LoadedCertificate>,
+        tickets: Arc<dyn ProducesTickets>,
+    ) -> Self {
+        Self {
+            library,
+            minimum_version: Version::Tls12,
+            cipher_suites: CipherSuite::DEFAULT_ORDER.to_vec(),
+            groups: provider::default_groups(library).to_vec(),
+            alpn: Vec::new(),
+            certificates,
+            default_certificate: DefaultCertificate::First,
+            unknown_sni: UnknownServerName::Default,
+            tickets,
+        }
+    }
+}
+
+/// Which certificate is the default, together with those of other key types for the
+/// same names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DefaultCertificate {
+    /// The first one.
+    #[default]
+    First,
+    /// The one that a client asking for this name would get.
+    Name(String),
+}
+
+/// What becomes of a client that asks for a name without a certificate. A client that
+/// asks for no name gets the default certificate in any case: it may know us by address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownServerName {
+    /// It is shown the default certificate.
+    #[default]
+    Default,
+    /// It is refused with unrecognized_name (RFC 6066 section 3).
+    Reject,
+}
+
+/// Why settings make no policy.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// Nothing to show to clients.
+    #[error("no certificate is configured")]
+    NoCertificates,
+    /// The suites or groups cannot be had.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// All suites belong to a version that is not allowed, or the other way round.
+    #[error(
+        "no cipher suite of the list belongs to an allowed version (the oldest is {0}); \
+         add one of TLS 1.3, such as TLS_AES_128_GCM_SHA256"
+    )]
+    NoUsableVersion(Version),
+    /// Not an ALPN name.
+    #[error("the ALPN name {0:?} must have 1 to 255 bytes")]
+    BadProtocolName(String),
+    /// The name of the default certificate is not among the certificates.
+    #[error("no certificate is valid for the default name \"{name}\"{advice}")]
+    UnknownDefault {
+        /// The name that was configured.
+        name: String,
+        /// The nearest name there is.
+        advice: String,
+    },
+    /// rustls does not take the settings.
+    #[error("rustls refuses the settings: {0}")]
+    Rustls(#[from] rustls::Error),
+}
+
+/// A connection that may go to a handshake worker.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// What the worker begins the handshake with.
+    pub config: Arc<ServerConfig>,
+    /// The version that will be negotiated.
+    pub version: Version,
+    /// What will sign, unless a session is resumed.
+    pub key: KeyKind,
+    /// Very likely a TLS 1.2 resumption: no asymmetric cryptography at all.
+    pub symmetric_only: bool,
+}
+
+/// The two costs of a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyKind {
+    /// ECDSA or Ed25519: tens of microseconds.
+    EllipticCurve,
+    /// RSA: ten times that.
+    Rsa,
+}
+
+impl From<KeyType> for KeyKind {
+    fn from(key_type: KeyType) -> Self {
+        match key_type {
+            KeyType::Rsa => Self::Rsa,
+            _ => Self::EllipticCurve,
+        }
+    }
+}
+
+/// What a listener negotiates, with which certificates. Immutable: a reload makes a new
+/// one, and connections under way keep theirs.
+#[derive(Debug)]
+pub struct Policy {
+    selection: Arc<Selection>,
+    minimum_version: Version,
+    alpn: Vec<Vec<u8>>,
+    /// One configuration for each version that a client may end up with: rustls tells a
+    /// certificate resolver all about the client but that, and a TLS 1.2 suite binds the
+    /// kind of key where a TLS 1.3 suite does not.
+    tls12: Arc<ServerConfig>,
+    tls13: Arc<ServerConfig>,
+}
+
+impl Policy {
+    /// Checks the settings and prepares everything that a handshake needs.
+    ///
+    /// # Errors
+    /// The settings contradict themselves or the crypto library; see [`PolicyError`].
+    pub fn new(settings: PolicySettings) -> Result<Self, PolicyError> {
+        let PolicySettings {
+            library,
+            minimum_version,
+            cipher_suites,
+            groups,
+            alpn,
+            certificates,
+            default_certificate,
+            unknown_sni,
+            tickets,
+        } = settings;
+        if certificates.is_empty() {
+            return Err(PolicyError::NoCertificates);
+        }
+        if let Some(name) = alpn.iter().find(|name| !(1..=255).contains(&name.len())) {
+            return Err(PolicyError::BadProtocolName(String::from_utf8_lossy(name).into_owned()));
+        }
+        let provider = Arc::new(provider::crypto_provider(library, &cipher_suites, &groups)?);
+        let versions = versions(minimum_version);
+        if !provider.cipher_suites.iter().any(|suite| versions.contains(&suite.version())) {
+            return Err(PolicyError::NoUsableVersion(minimum_version));
+        }
+
+        let index = CertificateIndex::new(certificates);
+        let default = default_candidates(&index, &default_certificate)?;
+        let selection = Arc::new(Selection::new(index, default, unknown_sni, &provider));
+
+        let config = |version| -> Result<Arc<ServerConfig>, rustls::Error> {
+            let resolver = Resolver { selection: Arc::clone(&selection), version };
+            let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_protocol_versions(versions)?
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::new(resolver));
+            config.ignore_client_order = true;
+            config.alpn_protocols.clone_from(&alpn);
+            config.ticketer = Arc::clone(&tickets);
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            // One: a second would cost every client a flight's worth of bytes for the
+            // few that open a second connection before they have seen a new ticket.
+            config.send_tls13_tickets = 1;
+            // 0-RTT data can be replayed, and nothing at this layer can tell whether that
+            // would do harm (RFC 8446 section 8).
+            config.max_early_data_size = 0;
+            // Our own record layer takes over after the handshake.
+            config.enable_secret_extraction = true;
+            config.key_log = Arc::new(CaptureSecrets);
+            Ok(Arc::new(config))
+        };
+        let (tls12, tls13) = (config(Version::Tls12)?, config(Version::Tls13)?);
+        Ok(Self { selection, minimum_version, alpn, tls12, tls13 })
+    }
+
+    /// The certificates of the listener.
+    pub fn certificates(&self) -> &[LoadedCertificate] {
+        self.selection.index().certificates()
+    }
+
+    /// Decides from the ClientHello alone, with a few look-ups and no cryptography,
+    /// whether a handshake can succeed, what it begins with, and what it will cost.
+    ///
+    /// # Errors
+    /// It cannot succeed; the refusal says what to tell the client.
+    pub fn admit(&self, hello: &ClientHello<'_>) -> Result<Admission, Refusal> {
+        let version = self.negotiate_version(hello)?;
+        let offer = Offer {
+            server_name: hello.server_name.as_ref().map(ServerName::as_str),
+            offers_suite: |suite| hello.cipher_suites.contains(suite),
+            offers_scheme: |scheme| {
+                hello.signature_schemes.is_some_and(|schemes| schemes.contains(scheme))
+            },
+        };
+        let selected = self.selection.choose(version, &offer);
+        // An unknown name is said before everything else: the other parameters belong
+        // to a server that is not here.
+        if matches!(selected, Err(Refusal::UnknownServerName)) {
+            return Err(Refusal::UnknownServerName);
+        }
+        // RFC 8446 section 9.2. Under TLS 1.2 the extension may be left out, which means
+        // SHA-1 (RFC 5246 section 7.4.1.4.1), which we do not have.
+        if version == Version::Tls13
+            && hello.signature_schemes.is_none()
+            && !hello.offers_pre_shared_key
+        {
+            return Err(Refusal::NoSignatureSchemes);
+        }
+        let certificate = selected?;
+        let groups = self.selection.groups(version);
+        if !hello.groups.is_some_and(|offered| groups.iter().any(|group| offered.contains(*group)))
+        {
+            return Err(Refusal::NoSharedGroup);
+        }
+        self.check_alpn(hello)?;
+        Ok(Admission {
+            config: Arc::clone(match version {
+                Version::Tls12 => &self.tls12,
+                Version::Tls13 => &self.tls13,
+            }),
+            version,
+            key: certificate.key_type.into(),
+            symmetric_only: version == Version::Tls12 && hello.offers_session_ticket,
+        })
+    }
+
+    /// The newest version that both take (RFC 8446 section 4.2.1), as rustls finds it.
+    fn negotiate_version(&self, hello: &ClientHello<'_>) -> Result<Version, Refusal> {
+        let have = |version| self.selection.has_version(version);
+        if hello.offers_tls13() && have(Version::Tls13) {
+            Ok(Version::Tls13)
+        } else if hello.offers_tls12()
+            && self.minimum_version == Version::Tls12
+            && have(Version::Tls12)
+        {
+            Ok(Version::Tls12)
+        } else {
+            Err(Refusal::NoSharedVersion)
+        }
+    }
+
+    /// RFC 7301 section 3.2, as rustls does it: no ALPN on either side is no error.
+    fn check_alpn(&self, hello: &ClientHello<'_>) -> Result<(), Refusal> {
+        match hello.alpn {
+            Some(offered)
+                if !self.alpn.is_empty()
+                    && !offered
+                        .iter()
+                        .any(|theirs| self.alpn.iter().any(|ours| ours == theirs)) =>
+            {
+                Err(Refusal::NoSharedProtocol)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Gives rustls the certificate that [`Policy::admit`] counted on.
+#[derive(Debug)]
+struct Resolver {
+    selection: Arc<Selection>,
+    version: Version,
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: RustlsClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let offer = Offer {
+            server_name: hello.server_name(),
+            offers_suite: |suite| {
+                hello.cipher_suites().iter().any(|code| u16::from(*code) == suite)
+            },
+            offers_scheme: |scheme| {
+                hello.signature_schemes().iter().any(|code| u16::from(*code) == scheme)
+            },
+        };
+        let certificate = self.selection.choose(self.version, &offer).ok()?;
+        Some(Arc::clone(&certificate.certified))
+    }
+}
+
+fn versions(minimum: Version) -> &'static [&'static SupportedProtocolVersion] {
+    const ALL: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+    match minimum {
+        Version::Tls12 => ALL,
+        Version::Tls13 => &ALL[..1],
+    }
+}
+
+fn default_candidates(
+    index: &CertificateIndex,
+    default: &DefaultCertificate,
+) -> Result<super::certificates::index::Candidates, PolicyError> {
+    let name = match default {
+        DefaultCertificate::First => return Ok(index.siblings(0)),
+        DefaultCertificate::Name(name) => name,
+    };
+    let found = ServerName::try_from(name.as_str()).ok().map(|name| index.find(&name).candidates());
+    found.flatten().ok_or_else(|| {
+        let nearest = index
+            .certificates()
+            .iter()
+            .flat_map(|certificate| &certificate.names)
+            .map(CertificateName::to_string)
+            .max_by(|left, right| {
+                strsim::jaro_winkler(left, name).total_cmp(&strsim::jaro_winkler(right, name))
+            });
+        let advice = nearest.map_or_else(String::new, |name| format!("; did you mean \"{name}\"?"));
+        PolicyError::UnknownDefault { name: name.clone(), advice }
+    })
+}
+
+impl From<Version> for ProtocolVersion {
+    fn from(version: Version) -> Self {
+        match version {
+            Version::Tls12 => Self::TLSv1_2,
+            Version::Tls13 => Self::TLSv1_3,
+        }
+    }
+}
