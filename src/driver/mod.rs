@@ -31,8 +31,9 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::endpoint::Endpoint;
 
-/// Bytes of one pool buffer: headroom, one largest record, and room to split it.
-pub const BUFFER_BYTES: usize = 17 * 1024;
+/// Bytes of one pool buffer: headroom, one largest record, and room to split 16 KiB of
+/// plaintext into records of one TCP segment each. A whole number of cache lines.
+pub const BUFFER_BYTES: usize = 17 * 1024 + 64;
 
 /// Bytes kept free in front of received data: a PROXY protocol header or a record
 /// header is written there, so that it leaves in the same send without a copy.

@@ -1,7 +1,490 @@
 //! The loop of one data core: connections, relay states, timers, buffers.
 //!
+//! ```text
+//!   turn:  commands ─▶ handshake results ─▶ completions ─▶ buffer waiters ─▶ timers
+//!          ─▶ admission ─▶ one enter: submit, wait, collect
+//!
+//!   accept.rs    listener sockets, credits, parking, draining
+//!   opening.rs   ClientHello, handshake steps, upstream connection
+//!   relay.rs     records: open, send on; receive, seal, send; half-closes
+//!   ending.rs    every way a connection ends, and what it gives back
+//! ```
+//!
 //! May know: the driver trait, the handshake service, the record layer, upstream
 //! choice. Must not know: files, rustls handshakes, the kernel itself.
+//!
+//! An engine shares nothing mutable with another. It is not `Send`: it is built on the
+//! thread that runs it.
 
 pub mod events;
 pub mod metrics;
+pub mod snapshot;
+
+mod accept;
+mod connection;
+mod ending;
+mod lists;
+mod opening;
+mod relay;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrayvec::ArrayString;
+use crossbeam::queue::ArrayQueue;
+
+use self::connection::{BufferWanted, Connection, Phase};
+use self::events::EventSink;
+use self::lists::{List, Through, TimerClass, Timers};
+use self::metrics::{EndReason, EngineMetrics};
+use self::snapshot::{Epoch, Snapshot};
+use self::table::Table;
+use crate::clock::Moment;
+use crate::driver::{Buffer, Completion, Driver, Outcome, Token, Wait};
+use crate::handshake::{HandshakeService, Task};
+use crate::tls::client_hello::CLIENT_HELLO_BYTES_MAX;
+use crate::tls::server_name::SERVER_NAME_BYTES_MAX;
+
+/// Completions handled before the engine hands in what they led to.
+const COMPLETIONS_PER_TURN: usize = 256;
+
+/// Handshake results handled per turn.
+const RESULTS_PER_TURN: usize = 64;
+
+/// Timers expired per turn.
+const EXPIRIES_PER_TURN: usize = 64;
+
+/// Commands that may wait for an engine; the control thread sends one at a time.
+const COMMANDS_WAITING_MAX: usize = 16;
+
+/// A connection whose operations were cancelled is looked at again after this time:
+/// a cancellation can miss an operation that is just then being worked on.
+const ENDING_RETRY: Duration = Duration::from_secs(1);
+
+/// With the pool dry, a send that made no progress for this long may lose its buffer.
+const RECLAIM_AFTER: Duration = Duration::from_secs(1);
+
+/// Tokens of listening sockets, of the client's side and of the upstream side.
+const KIND_LISTENER: u8 = 0;
+const KIND_CLIENT: u8 = 1;
+const KIND_UPSTREAM: u8 = 2;
+
+/// What the control thread tells an engine.
+#[derive(Debug)]
+pub enum Command {
+    /// New connections use this configuration.
+    Reload(Arc<Snapshot>),
+    /// Take no new connections, finish those there are, end the rest at the deadline.
+    Drain {
+        /// When the rest is ended.
+        deadline: Moment,
+    },
+    /// End every connection now.
+    Stop,
+}
+
+/// The way commands take to one engine.
+#[derive(Clone, Debug)]
+pub struct CommandQueue(Arc<ArrayQueue<Command>>);
+
+impl Default for CommandQueue {
+    fn default() -> Self {
+        Self(Arc::new(ArrayQueue::new(COMMANDS_WAITING_MAX)))
+    }
+}
+
+impl CommandQueue {
+    /// Hands in a command; wake the engine afterwards.
+    ///
+    /// # Errors
+    /// The command comes back if the engine has not taken earlier ones.
+    pub fn send(&self, command: Command) -> Result<(), Command> {
+        self.0.push(command)
+    }
+}
+
+/// What an engine is sized to.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at one time.
+    pub connections: usize,
+    /// Handshakes admitted at one time.
+    pub credits: usize,
+    /// Accepts in flight per listening socket.
+    pub accepts: usize,
+    /// A parked handshake that waited longer than this lets newer ones go first.
+    pub patience: Duration,
+}
+
+impl Limits {
+    /// Bytes that the engine takes at start for these limits, without the driver's.
+    pub fn memory_bytes(&self) -> usize {
+        self.connections * Table::SLOT_BYTES + self.credits * Task::MEMORY_BYTES
+    }
+}
+
+/// Whether the engine goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Turn again.
+    Running,
+    /// Drained or stopped: no connection is left and nothing is in flight.
+    Finished,
+}
+
+/// One data core's engine.
+#[derive(Debug)]
+pub struct Engine<D: Driver, H: HandshakeService> {
+    driver: D,
+    handshakes: H,
+    metrics: Arc<EngineMetrics>,
+    events: EventSink,
+    commands: CommandQueue,
+    limits: Limits,
+    epoch: Rc<Epoch>,
+    table: Table,
+    timers: Timers,
+    buffer_waiters: List,
+    credits: Vec<Box<Task>>,
+    listeners: accept::Listeners,
+    /// The names that the clients of the credits asked for, for the log.
+    server_names: Box<[ArrayString<SERVER_NAME_BYTES_MAX>]>,
+    buffers_total: usize,
+    scratch: Box<[u8; CLIENT_HELLO_BYTES_MAX]>,
+    /// A receive found the pool empty since the last turn.
+    pool_dry: bool,
+    now: Moment,
+}
+
+impl<D: Driver, H: HandshakeService> Engine<D, H> {
+    /// Takes the memory. `number` is the engine's place among the engines.
+    pub fn new(
+        number: usize,
+        driver: D,
+        handshakes: H,
+        limits: Limits,
+        snapshot: Arc<Snapshot>,
+        commands: CommandQueue,
+        metrics: Arc<EngineMetrics>,
+        events: EventSink,
+    ) -> Self {
+        let now = driver.now();
+        let buffers_total = driver.buffers_free();
+        let listeners = accept::Listeners::new(snapshot.listeners.len());
+        let mut engine = Self {
+            driver,
+            handshakes,
+            metrics,
+            events,
+            commands,
+            limits,
+            epoch: Rc::new(Epoch::first(snapshot, number)),
+            table: Table::new(limits.connections),
+            timers: Timers::new(),
+            buffer_waiters: List::new(Through::BufferWait),
+            credits: (0..limits.credits as u32)
+                .map(|credit| Box::new(Task::new(number, credit)))
+                .collect(),
+            listeners,
+            server_names: vec![ArrayString::new(); limits.credits].into_boxed_slice(),
+            buffers_total,
+            scratch: Box::new([0; CLIENT_HELLO_BYTES_MAX]),
+            pool_dry: false,
+            now,
+        };
+        engine.set_durations();
+        engine
+    }
+
+    /// Runs until drained or stopped.
+    ///
+    /// # Errors
+    /// The driver's: the kernel no longer serves this ring.
+    pub fn run(&mut self) -> io::Result<()> {
+        while self.turn()? == Progress::Running {}
+        Ok(())
+    }
+
+    /// One turn: everything there is to do, then one wait.
+    ///
+    /// # Errors
+    /// The driver's: the kernel no longer serves this ring.
+    pub fn turn(&mut self) -> io::Result<Progress> {
+        self.now = self.driver.now();
+        self.metrics.turns.increment();
+        while let Some(command) = self.commands.0.pop() {
+            self.obey(command);
+        }
+        for _ in 0..RESULTS_PER_TURN {
+            let Some(task) = self.handshakes.next_result() else { break };
+            self.handshake_result(task);
+        }
+        for _ in 0..COMPLETIONS_PER_TURN {
+            let Some(completion) = self.driver.completion() else { break };
+            self.metrics.completions.increment();
+            self.complete(completion);
+        }
+        self.serve_buffer_waiters();
+        for _ in 0..EXPIRIES_PER_TURN {
+            let Some((slot, class)) = self.timers.expired(&mut self.table, self.now) else { break };
+            self.expire(slot, class);
+        }
+        self.admit();
+        self.publish_gauges();
+        if self.listeners.finished()
+            && self.outstanding() == Outstanding::default()
+            && self.driver.in_flight() == 0
+        {
+            return Ok(Progress::Finished);
+        }
+        let wait = self.wait();
+        self.driver.turn(wait)?;
+        Ok(Progress::Running)
+    }
+
+    /// The driver, for whoever drives the engine turn by turn.
+    pub fn driver(&self) -> &D {
+        &self.driver
+    }
+
+    /// The driver, for whoever drives the engine turn by turn.
+    pub fn driver_mut(&mut self) -> &mut D {
+        &mut self.driver
+    }
+
+    /// Connections, credits out, timers armed and buffer waiters, for tests that want
+    /// to see everything come back.
+    pub fn outstanding(&self) -> Outstanding {
+        Outstanding {
+            connections: self.table.used(),
+            credits: self.limits.credits - self.credits.len(),
+            timers: usize::from(self.timers.next_deadline(&self.table).is_some()),
+            buffer_waiters: usize::from(self.buffer_waiters.first().is_some()),
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Reload(snapshot) => {
+                self.epoch = Rc::new(self.epoch.next(snapshot));
+                self.set_durations();
+            }
+            Command::Drain { deadline } => self.drain(deadline),
+            Command::Stop => self.stop(),
+        }
+    }
+
+    fn set_durations(&mut self) {
+        let timeouts = self.epoch.snapshot.timeouts;
+        for (class, duration) in [
+            (TimerClass::ClientHello, timeouts.client_hello),
+            (TimerClass::Parked, timeouts.handshake),
+            (TimerClass::Handshake, timeouts.handshake),
+            (TimerClass::Connect, timeouts.connect),
+            (TimerClass::FirstData, timeouts.first_data_wait),
+            (TimerClass::Idle, timeouts.idle),
+            (TimerClass::HalfClosed, timeouts.half_closed),
+            (TimerClass::Ending, ENDING_RETRY),
+        ] {
+            self.timers.set_duration(class, duration);
+        }
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        let Completion { token, outcome } = completion;
+        if token.kind == KIND_LISTENER {
+            if let Outcome::Accepted(result) = outcome {
+                self.accepted(token.slot as usize, result);
+            }
+            return;
+        }
+        let slot = token.slot;
+        let connection = &mut self.table[slot];
+        // A slot is freed only when nothing of it is in flight, so this cannot be.
+        assert_eq!(connection.generation, token.generation, "a completion for a freed slot");
+        connection.in_flight -= 1;
+        let ending = connection.phase == Phase::Ending;
+        match outcome {
+            Outcome::Received { result, buffer, more } if token.kind == KIND_CLIENT => {
+                connection.inbound.receiving = false;
+                if ending {
+                    self.release(buffer);
+                    self.finish_if_settled(slot);
+                } else {
+                    self.client_received(slot, result, buffer, more);
+                }
+            }
+            Outcome::Received { result, buffer, more } => {
+                connection.outbound.receiving = false;
+                if ending {
+                    self.release(buffer);
+                    self.finish_if_settled(slot);
+                } else {
+                    self.upstream_received(slot, result, buffer, more);
+                }
+            }
+            Outcome::Sent { result, buffer } => {
+                if ending {
+                    self.driver.release(buffer);
+                    self.finish_if_settled(slot);
+                } else if token.kind == KIND_CLIENT {
+                    self.client_sent(slot, result, buffer);
+                } else {
+                    self.upstream_sent(slot, result, buffer);
+                }
+            }
+            Outcome::Connected(result) => {
+                if ending {
+                    self.finish_if_settled(slot);
+                } else {
+                    self.upstream_connected(slot, result);
+                }
+            }
+            Outcome::Accepted(_) => unreachable!("accepts carry the listener's kind"),
+        }
+    }
+
+    fn expire(&mut self, slot: u32, class: TimerClass) {
+        match class {
+            TimerClass::ClientHello => self.client_hello_timed_out(slot),
+            TimerClass::Parked => self.shed(slot),
+            TimerClass::Handshake => self.handshake_timed_out(slot),
+            TimerClass::Connect => self.connect_timed_out(slot),
+            TimerClass::FirstData => self.send_header_alone(slot),
+            TimerClass::Idle => self.end_idle(slot, EndReason::IdleTimeout),
+            TimerClass::HalfClosed => self.end_idle(slot, EndReason::HalfClosedTimeout),
+            TimerClass::Ending => self.end_again(slot),
+        }
+    }
+
+    /// How long the driver may wait: not at all while work is at hand.
+    fn wait(&mut self) -> Wait {
+        self.driver.prepare_sleep();
+        if self.handshakes.has_results() || !self.commands.0.is_empty() {
+            return Wait::Never;
+        }
+        let next = [self.timers.next_deadline(&self.table), self.listeners.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min();
+        match next {
+            None => Wait::Forever,
+            Some(deadline) if deadline <= self.now => Wait::Never,
+            Some(deadline) => Wait::AtMost(deadline.since(self.now)),
+        }
+    }
+
+    fn token(&self, slot: u32, kind: u8) -> Token {
+        Token { kind, slot, generation: self.table[slot].generation }
+    }
+
+    fn release(&mut self, buffer: Option<Buffer>) {
+        if let Some(buffer) = buffer {
+            self.driver.release(buffer);
+        }
+    }
+
+    /// Puts the connection in the line for a pool buffer.
+    fn want_buffer(&mut self, slot: u32, want: impl FnOnce(&mut BufferWanted)) {
+        let connection = &mut self.table[slot];
+        want(&mut connection.wanted);
+        self.pool_dry = true;
+        self.metrics.buffers_exhausted.increment();
+        if !connection.links[Through::BufferWait as usize].is_linked() {
+            self.buffer_waiters.push(&mut self.table, slot);
+        }
+    }
+
+    /// Serves those who wait for a buffer, first come first served, as far as the pool
+    /// goes; a connection can use two.
+    fn serve_buffer_waiters(&mut self) {
+        let mut budget = self.driver.buffers_free() / 2;
+        // Who is served may come to wait again: serve nobody twice.
+        let mut last = self.buffer_waiters.last();
+        while budget > 0
+            && let Some(slot) = self.buffer_waiters.first()
+            && last.is_some()
+        {
+            if last == Some(slot) {
+                last = None;
+            }
+            budget -= 1;
+            self.buffer_waiters.remove(&mut self.table, slot);
+            let wanted = std::mem::take(&mut self.table[slot].wanted);
+            if wanted.write {
+                self.resume_write(slot);
+            }
+            if wanted.inbound && self.table[slot].phase != Phase::Ending {
+                self.receive_from_client(slot);
+            }
+            if wanted.outbound && self.table[slot].phase != Phase::Ending {
+                self.receive_from_upstream(slot);
+            }
+        }
+        if self.buffer_waiters.first().is_none() {
+            self.pool_dry = false;
+        } else if self.pool_dry {
+            self.reclaim_a_buffer();
+        }
+    }
+
+    /// The pool is dry and somebody waits: the connection whose send has made no
+    /// progress for longest gives its buffer up. Cannot happen with two buffers per
+    /// connection, which is the default.
+    fn reclaim_a_buffer(&mut self) {
+        const LOOKED_AT_MAX: usize = 64;
+        for class in [TimerClass::HalfClosed, TimerClass::Idle] {
+            let mut next = self.timers.list(class).first();
+            for _ in 0..LOOKED_AT_MAX {
+                let Some(slot) = next else { break };
+                next = self.timers.list(class).after(&self.table, slot);
+                let connection = &self.table[slot];
+                if self.now.since(connection.timer_armed) < RECLAIM_AFTER {
+                    break;
+                }
+                if connection.holds_a_buffer() {
+                    self.abort(slot, EndReason::BufferReclaimed);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn publish_gauges(&self) {
+        let metrics = &self.metrics;
+        metrics.connections.set(self.table.used() as u64);
+        metrics.handshakes_in_progress.set((self.limits.credits - self.credits.len()) as u64);
+        metrics.buffers_in_use.set((self.buffers_total - self.driver.buffers_free()) as u64);
+        let overflows = self.driver.overflows();
+        metrics.completion_overflows.add(overflows - metrics.completion_overflows.value());
+    }
+}
+
+impl Connection {
+    /// Whether a pool buffer is held by this connection or by a send of it.
+    fn holds_a_buffer(&self) -> bool {
+        self.inbound.buffer.is_some()
+            || self.outbound.buffer.is_some()
+            || self.client_write != connection::ClientWrite::None
+            || self.upstream_write != connection::UpstreamWrite::None
+    }
+}
+
+/// What an engine has given out and not got back; all zero at rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outstanding {
+    /// Slots in use.
+    pub connections: usize,
+    /// Credits with connections or workers.
+    pub credits: usize,
+    /// Whether any timer is armed (0 or 1).
+    pub timers: usize,
+    /// Whether anybody waits for a buffer (0 or 1).
+    pub buffer_waiters: usize,
+}

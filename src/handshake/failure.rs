@@ -9,8 +9,6 @@
 
 use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible};
 
-use crate::tls::Refusal;
-
 /// Why a handshake failed, in terms that a metric label and a log line can carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandshakeFailure {
@@ -140,26 +138,6 @@ impl HandshakeFailure {
     }
 }
 
-impl From<Refusal> for HandshakeFailure {
-    fn from(refusal: Refusal) -> Self {
-        let reason = match refusal {
-            Refusal::NotTls => FailureReason::NotTls,
-            Refusal::PlainHttp => FailureReason::PlainHttp,
-            Refusal::Malformed { .. } => FailureReason::ClientHelloMalformed,
-            Refusal::TooLarge => FailureReason::ClientHelloTooLarge,
-            Refusal::UnknownServerName => FailureReason::UnknownServerName,
-            Refusal::NoSharedVersion => FailureReason::NoSharedVersion,
-            Refusal::NoSharedCipherSuite => FailureReason::NoSharedCipherSuite,
-            Refusal::NoSharedGroup => FailureReason::NoSharedGroup,
-            Refusal::NoSharedSignatureScheme | Refusal::NoSignatureSchemes => {
-                FailureReason::NoSharedSignatureScheme
-            }
-            Refusal::NoSharedProtocol => FailureReason::NoSharedProtocol,
-        };
-        Self { reason, detail: refusal.to_string() }
-    }
-}
-
 const fn malformed_hello(message: InvalidMessage) -> FailureReason {
     match message {
         InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion => {
@@ -244,12 +222,5 @@ mod tests {
         ] {
             assert_eq!(HandshakeFailure::classify(&error, true).reason, FailureReason::Internal);
         }
-    }
-
-    #[test]
-    fn a_refusal_keeps_its_words() {
-        let failure = HandshakeFailure::from(Refusal::PlainHttp);
-        assert_eq!(failure.reason, FailureReason::PlainHttp);
-        assert_eq!(failure.detail, Refusal::PlainHttp.to_string());
     }
 }

@@ -82,6 +82,10 @@ impl Task {
     /// Capacity that `output` keeps between handshakes: a usual server flight.
     const OUTPUT_BYTES_KEPT: usize = 8 * 1024;
 
+    /// Bytes that a credit takes at rest.
+    pub const MEMORY_BYTES: usize =
+        size_of::<Self>() + Self::INPUT_BYTES_KEPT + Self::OUTPUT_BYTES_KEPT;
+
     /// Makes the credit number `credit` of the engine number `engine`.
     pub fn new(engine: usize, credit: u32) -> Self {
         Self {

@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use core_affinity::CoreId;
 use crossbeam::queue::ArrayQueue;
 
 use super::metrics::WorkerMetrics;
@@ -410,17 +411,21 @@ impl<S: Fn(&mut Task)> Worker<S> {
     }
 }
 
+/// CPUs that a `cpu_set_t` has room for (sched_setaffinity(2)); `core_affinity` would
+/// index beyond it.
+const CPU_SET_BITS: usize = 1_024;
+
 /// Pins the calling thread. A CPU that is not there is worth a warning, not the process:
 /// the configuration was checked, but CPUs can go off line.
+///
+/// The kernel is asked, not `core_affinity::get_core_ids`, which knows only the CPUs that
+/// the thread starting this one was itself allowed to run on.
 fn pin(cpu: Option<usize>) {
-    let Some(cpu) = cpu else { return };
-    let known = core_affinity::get_core_ids().unwrap_or_default();
-    let pinned =
-        known.into_iter().find(|known| known.id == cpu).is_some_and(core_affinity::set_for_current);
-    if !pinned {
+    let Some(id) = cpu else { return };
+    if id >= CPU_SET_BITS || !core_affinity::set_for_current(CoreId { id }) {
         let thread = thread::current();
         tracing::warn!(
-            cpu,
+            cpu = id,
             "cannot pin {}: the CPU does not exist or is not allowed to this process",
             thread.name().unwrap_or("a worker")
         );

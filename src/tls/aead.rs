@@ -202,7 +202,8 @@ impl fmt::Debug for AeadKey {
     }
 }
 
-/// A key of ring that does not stay behind in freed memory.
+/// A key of ring that does not stay behind in freed memory. What the stack held while it
+/// was made is out of reach for safe code.
 pub struct RingKey(Box<ring_aead::LessSafeKey>);
 
 impl Drop for RingKey {

@@ -1,7 +1,8 @@
 //! TLS without I/O: providers, certificates, ClientHello, record layer.
 //!
 //! Bytes and states in, bytes and states out. May know: rustls, ring, aws-lc-rs,
-//! X.509. Must not know: sockets, rings, threads, the engine.
+//! X.509. Must not know: sockets, rings, threads, the engine. `certificates` alone reads
+//! files, at start and on reload.
 
 pub mod aead;
 pub mod certificates;
@@ -18,7 +19,7 @@ pub mod tickets;
 
 mod refusal;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 
 use std::fmt;
 

@@ -15,15 +15,16 @@ mod selection;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls::server::ResolvesServerCert;
-use rustls::server::{ClientHello as RustlsClientHello, NoServerSessionStorage, ProducesTickets};
+use rustls::server::{
+    ClientHello as RustlsClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert,
+};
 use rustls::sign::CertifiedKey;
-use rustls::{ProtocolVersion, SupportedProtocolVersion};
+use rustls::{ProtocolVersion, ServerConfig, SupportedProtocolVersion};
 
-use super::certificates::index::CertificateIndex;
+use super::certificates::index::{Candidates, CertificateIndex};
 use super::certificates::{CertificateName, KeyType, LoadedCertificate};
 use super::client_hello::ClientHello;
 use super::names::{CipherSuite, Group};
@@ -133,7 +134,7 @@ pub enum PolicyError {
 }
 
 /// A connection that may go to a handshake worker.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Admission {
     /// What the worker begins the handshake with.
     pub config: Arc<ServerConfig>,
@@ -143,6 +144,18 @@ pub struct Admission {
     pub key: KeyKind,
     /// Very likely a TLS 1.2 resumption: no asymmetric cryptography at all.
     pub symmetric_only: bool,
+}
+
+impl fmt::Debug for Admission {
+    /// Leaves the configuration out: it prints all certificates of the listener.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Admission")
+            .field("version", &self.version)
+            .field("key", &self.key)
+            .field("symmetric_only", &self.symmetric_only)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The two costs of a signature.
@@ -351,7 +364,7 @@ fn versions(minimum: Version) -> &'static [&'static SupportedProtocolVersion] {
 fn default_candidates(
     index: &CertificateIndex,
     default: &DefaultCertificate,
-) -> Result<super::certificates::index::Candidates, PolicyError> {
+) -> Result<Candidates, PolicyError> {
     let name = match default {
         DefaultCertificate::First => return Ok(index.siblings(0)),
         DefaultCertificate::Name(name) => name,

@@ -13,7 +13,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::CryptoLibrary;
-use super::names::CipherSuite;
+use super::names::{CipherSuite, Group};
 use super::provider::{crypto_provider, default_groups};
 
 pub(crate) const LIBRARIES: [CryptoLibrary; 2] = [CryptoLibrary::AwsLc, CryptoLibrary::Ring];
@@ -23,11 +23,12 @@ pub(crate) const ONLY_TLS12: Versions = &[&rustls::version::TLS12];
 pub(crate) const ONLY_TLS13: Versions = &[&rustls::version::TLS13];
 
 /// What a test client is made of.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Client {
     pub(crate) library: CryptoLibrary,
     pub(crate) versions: Versions,
     pub(crate) suites: Vec<CipherSuite>,
+    pub(crate) groups: Vec<Group>,
     /// Signature schemes to offer; empty: all that the library has.
     pub(crate) schemes: Vec<SignatureScheme>,
     pub(crate) alpn: Vec<Vec<u8>>,
@@ -41,6 +42,7 @@ impl Client {
             library,
             versions: rustls::ALL_VERSIONS,
             suites: CipherSuite::DEFAULT_ORDER.to_vec(),
+            groups: default_groups(library).to_vec(),
             schemes: Vec::new(),
             alpn: Vec::new(),
             server_name: "www.example.com",
@@ -48,8 +50,7 @@ impl Client {
     }
 
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
-        let provider =
-            crypto_provider(self.library, &self.suites, default_groups(self.library)).unwrap();
+        let provider = crypto_provider(self.library, &self.suites, &self.groups).unwrap();
         let provider = Arc::new(provider);
         let verifier =
             TrustEverything { provider: Arc::clone(&provider), schemes: self.schemes.clone() };
@@ -83,29 +84,31 @@ pub(crate) fn first_flight(client: &mut ClientConnection) -> Vec<u8> {
     bytes
 }
 
-/// Runs a handshake to its end in memory, tickets included.
+/// Runs a handshake to its end in memory, tickets included. `flight` is what was taken
+/// from the client before.
 pub(crate) fn shake(
     client: &mut ClientConnection,
     config: Arc<ServerConfig>,
+    mut flight: Vec<u8>,
 ) -> Result<ServerConnection, rustls::Error> {
     let mut server = ServerConnection::new(config).unwrap();
     while client.is_handshaking() || server.is_handshaking() || server.wants_write() {
-        let mut flight = Vec::new();
         while client.wants_write() {
             client.write_tls(&mut flight).unwrap();
         }
-        let mut flight = flight.as_slice();
-        while !flight.is_empty() {
-            server.read_tls(&mut flight).unwrap();
+        let bytes = std::mem::take(&mut flight);
+        let mut bytes = bytes.as_slice();
+        while !bytes.is_empty() {
+            server.read_tls(&mut bytes).unwrap();
             server.process_new_packets()?;
         }
-        let mut flight = Vec::new();
+        let mut bytes = Vec::new();
         while server.wants_write() {
-            server.write_tls(&mut flight).unwrap();
+            server.write_tls(&mut bytes).unwrap();
         }
-        let mut flight = flight.as_slice();
-        while !flight.is_empty() {
-            client.read_tls(&mut flight).unwrap();
+        let mut bytes = bytes.as_slice();
+        while !bytes.is_empty() {
+            client.read_tls(&mut bytes).unwrap();
             client.process_new_packets()?;
         }
     }

@@ -6,5 +6,5 @@
 pub mod pool;
 pub mod proxy_protocol;
 
-pub use pool::{Backend, Balance, Balancer, Carried, Pool, Tried};
+pub use pool::{Backend, Balance, Balancer, Pool, Tried};
 pub use proxy_protocol::ProxyProtocol;

@@ -12,7 +12,10 @@
 //! in the sum because the kernel spreads connections evenly over engines.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
 
@@ -22,7 +25,7 @@ use super::ProxyProtocol;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// The name that listeners refer to and metrics show.
-    pub name: String,
+    pub name: Arc<str>,
     /// The servers, at least one and at most [`Pool::BACKENDS_MAX`], no endpoint twice.
     pub backends: Vec<Backend>,
     /// How one is chosen.
@@ -94,20 +97,11 @@ impl Tried {
 #[derive(Clone, Debug)]
 pub struct Balancer {
     balance: Balance,
-    /// Connections open, or being opened, by backend.
-    open: Box<[u32]>,
+    /// Connections open, or being opened, by backend. Counts are shared with the
+    /// balancers of earlier configurations, whose connections live on after a reload.
+    open: Box<[Rc<Cell<u32>>]>,
     /// Where the rotation goes on.
     next: usize,
-}
-
-/// A [`Balancer`] after a reload.
-#[derive(Clone, Debug)]
-pub struct Carried {
-    /// The balancer of the new pool; it knows the connections to backends that stay.
-    pub balancer: Balancer,
-    /// By old index, the new index of the backend, or `None` if it is gone. The owner
-    /// renumbers its connections with it and reports no `closed` for `None`.
-    pub renumbered: Vec<Option<usize>>,
 }
 
 impl Balancer {
@@ -118,7 +112,7 @@ impl Balancer {
         assert!(count <= Pool::BACKENDS_MAX, "configuration bounds the backends of a pool");
         Self {
             balance: pool.balance,
-            open: vec![0; count].into_boxed_slice(),
+            open: (0..count).map(|_| Rc::default()).collect(),
             next: rotation.checked_rem(count).unwrap_or(0),
         }
     }
@@ -131,7 +125,7 @@ impl Balancer {
         let chosen = match self.balance {
             Balance::RoundRobin => untried.next(),
             // The first of equal ones: the rotation breaks ties.
-            Balance::LeastConnections => untried.min_by_key(|backend| self.open[*backend]),
+            Balance::LeastConnections => untried.min_by_key(|backend| self.open[*backend].get()),
         }?;
         self.next = (chosen + 1) % count;
         Some(chosen)
@@ -142,7 +136,8 @@ impl Balancer {
     /// # Panics
     /// If the pool has no such backend.
     pub fn opened(&mut self, backend: usize) {
-        self.open[backend] += 1;
+        let open = &self.open[backend];
+        open.set(open.get() + 1);
     }
 
     /// A connection to `backend` ended, or could not be opened.
@@ -150,8 +145,9 @@ impl Balancer {
     /// # Panics
     /// If the pool has no such backend.
     pub fn closed(&mut self, backend: usize) {
-        debug_assert!(self.open[backend] > 0, "closed more often than opened");
-        self.open[backend] = self.open[backend].saturating_sub(1);
+        let open = &self.open[backend];
+        debug_assert!(open.get() > 0, "closed more often than opened");
+        open.set(open.get().saturating_sub(1));
     }
 
     /// Connections of this engine to `backend` that are open or being opened.
@@ -159,30 +155,37 @@ impl Balancer {
     /// # Panics
     /// If the pool has no such backend.
     pub fn open(&self, backend: usize) -> u32 {
-        self.open[backend]
+        self.open[backend].get()
     }
 
     /// The balancer for `new`, which replaces `old`: backends with the same endpoint
-    /// keep their counts, and the rotation goes on where it was if that backend stays.
-    pub fn carry_over(&self, old: &Pool, new: &Pool) -> Carried {
+    /// share their counts with this one, so that connections of both configurations
+    /// are seen, and the rotation goes on where it was if that backend stays.
+    #[must_use]
+    pub fn carry_over(&self, old: &Pool, new: &Pool) -> Self {
         debug_assert_eq!(old.backends.len(), self.open.len(), "the pool of this balancer");
-        let places: HashMap<&Endpoint, usize> = new
+        let places: HashMap<&Endpoint, usize> = old
             .backends
             .iter()
             .enumerate()
             .map(|(index, backend)| (&backend.endpoint, index))
             .collect();
-        let renumbered: Vec<Option<usize>> =
-            old.backends.iter().map(|backend| places.get(&backend.endpoint).copied()).collect();
-
-        let next = renumbered.get(self.next).copied().flatten().unwrap_or(self.next);
-        let mut balancer = Self::new(new, next);
-        for (old_index, new_index) in renumbered.iter().enumerate() {
-            if let Some(new_index) = new_index {
-                balancer.open[*new_index] = self.open[old_index];
-            }
-        }
-        Carried { balancer, renumbered }
+        let open = new
+            .backends
+            .iter()
+            .map(|backend| match places.get(&backend.endpoint) {
+                Some(index) => Rc::clone(&self.open[*index]),
+                None => Rc::default(),
+            })
+            .collect();
+        let next = old
+            .backends
+            .get(self.next)
+            .and_then(|backend| {
+                new.backends.iter().position(|other| other.endpoint == backend.endpoint)
+            })
+            .unwrap_or(self.next);
+        Self { balance: new.balance, open, next: next.checked_rem(new.backends.len()).unwrap_or(0) }
     }
 }
 

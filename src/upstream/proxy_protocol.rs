@@ -221,8 +221,10 @@ fn encode_v2(header: &Header<'_>, out: &mut [u8]) -> Result<usize, HeaderTooLarg
         out.put_tlv(TYPE_AUTHORITY, name.as_bytes(), AUTHORITY_BYTES_MAX)?;
     }
 
-    let (version, cipher) =
-        (version_name(session.version), names::cipher_name(session.cipher_suite));
+    let (version, cipher) = (
+        version_name(session.version),
+        names::cipher_suite_name(session.cipher_suite).unwrap_or("unknown"),
+    );
     out.put(&[TYPE_SSL])?;
     let ssl_length = out.put_length()?;
     out.put(&[CLIENT_SSL])?;

@@ -283,6 +283,7 @@ fn every_cell_of_a_worker_is_on_the_page() {
     let fixture = fixture(1, 1);
     let WorkerMetrics {
         steps,
+        shed_queue_full,
         shed_expired,
         shed_client_gone,
         newest_first,
@@ -290,7 +291,13 @@ fn every_cell_of_a_worker_is_on_the_page() {
         step_time,
     } = &*fixture.workers[0];
     let mut marks = Marks::default();
-    for cell in steps.iter().chain(shed_expired).chain(shed_client_gone).chain([newest_first]) {
+    for cell in steps
+        .iter()
+        .chain(shed_queue_full)
+        .chain(shed_expired)
+        .chain(shed_client_gone)
+        .chain([newest_first])
+    {
         marks.counter(cell);
     }
     for histogram in [queue_wait, step_time] {

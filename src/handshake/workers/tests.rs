@@ -343,3 +343,23 @@ fn threads_are_named_and_a_cpu_that_is_not_there_stops_nobody() {
     services[0].submit(task(0, 0)).unwrap();
     assert_eq!(name_out.recv().unwrap().as_deref(), Some("worker-0"));
 }
+
+#[test]
+fn a_worker_is_pinned_even_if_the_thread_that_starts_it_may_not_run_there() {
+    let Some(cpu) = core_affinity::get_core_ids().and_then(|cpus| cpus.last().copied()) else {
+        return;
+    };
+    let (cpus_in, cpus_out) = mpsc::channel();
+    let step = move |_: &mut Task| cpus_in.send(core_affinity::get_core_ids()).unwrap();
+    let settings =
+        WorkersSettings { cpus: vec![cpu.id], ..settings(1, SchedulerSettings::with_room(1)) };
+    thread::spawn(move || {
+        let first = core_affinity::get_core_ids().and_then(|cpus| cpus.first().copied());
+        core_affinity::set_for_current(first.unwrap());
+        let (_workers, mut services) = Workers::start_with(&settings, vec![link(1)], step).unwrap();
+        services[0].submit(task(0, 0)).unwrap();
+        assert_eq!(cpus_out.recv().unwrap(), Some(vec![cpu]));
+    })
+    .join()
+    .unwrap();
+}

@@ -98,11 +98,11 @@ fn real_hellos() -> &'static [Vec<u8>] {
 
                 let config = client.config();
                 let mut first = connect(&config, client.server_name);
-                let hello = first_flight(&mut first);
+                let stream = first_flight(&mut first);
                 let mut scratch = [0; CLIENT_HELLO_BYTES_MAX];
-                let Scan::Complete(hello) = scan(&hello, &mut scratch) else { panic!() };
+                let Scan::Complete(hello) = scan(&stream, &mut scratch) else { panic!() };
                 let admission = policy.admit(&hello).unwrap();
-                shake(&mut connect(&config, client.server_name), admission.config).unwrap();
+                shake(&mut first, admission.config, stream).unwrap();
                 let mut second = connect(&config, client.server_name);
                 hellos.push(first_flight(&mut second));
             }

@@ -74,8 +74,8 @@ impl Direction {
 
     /// Takes `count` sequence numbers out of use and returns the first.
     ///
-    /// "Implementations MUST ... either rekey or terminate the connection" rather than
-    /// let the number wrap (RFC 8446 section 5.3, RFC 5246 section 6.1).
+    /// Where the number would wrap, one "MUST either rekey ... or terminate the
+    /// connection" (RFC 8446 section 5.3; so too RFC 5246 section 6.1).
     #[inline]
     pub(super) fn take_sequence_numbers(&mut self, count: u64) -> Result<u64, SequenceEnd> {
         let first = self.sequence;

@@ -261,9 +261,10 @@ impl Opener {
             return Err(RecordError::NotTls(major, minor));
         }
         let expected = match self.version() {
-            // "An endpoint that receives any other type ... MUST terminate" (RFC 8446
-            // section 5.2 makes the outer type application_data always). That goes for
-            // ChangeCipherSpec too, once the client's Finished is here (section 5).
+            // The outer type is application_data always (RFC 8446 section 5.2), and on
+            // any other an implementation "MUST terminate the connection with an
+            // 'unexpected_message' alert" (section 5). That goes for ChangeCipherSpec
+            // too, once the client's Finished is here.
             Version::Tls13 => content_type == APPLICATION_DATA,
             Version::Tls12 => matches!(content_type, ALERT | HANDSHAKE | APPLICATION_DATA),
         };

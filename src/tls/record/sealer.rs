@@ -80,7 +80,7 @@ impl Sealer {
     /// Bytes of ciphertext that `plaintext_bytes` become in records of at most
     /// `record_plaintext_max`. Saturates instead of overflowing.
     pub const fn sealed_bytes(&self, plaintext_bytes: usize, record_plaintext_max: usize) -> usize {
-        let records = plaintext_bytes.div_ceil(record_limit(record_plaintext_max));
+        let records = record_count(plaintext_bytes, record_limit(record_plaintext_max));
         let overhead = records.saturating_mul(self.header_bytes() + self.trailer_bytes());
         plaintext_bytes.saturating_add(overhead)
     }
@@ -118,7 +118,7 @@ impl Sealer {
         let sealed = start..start.checked_add(total_bytes).ok_or(no_room)?;
         let run = buffer.get_mut(sealed.clone()).ok_or(no_room)?;
 
-        let records = plaintext.len().div_ceil(record_max);
+        let records = record_count(plaintext.len(), record_max);
         let data_records_max = records_max(self.direction.algorithm()) - CONTROL_RECORDS_RESERVED;
         if data_records_max.saturating_sub(self.direction.sequence()) < records as u64 {
             return Err(SealError::Exhausted);
@@ -278,5 +278,15 @@ const fn record_limit(record_plaintext_max: usize) -> usize {
         0 => 1,
         1..=PLAINTEXT_BYTES_MAX => record_plaintext_max,
         _ => PLAINTEXT_BYTES_MAX,
+    }
+}
+
+/// How many records of at most `record_max` bytes it takes. Most often one, and then a
+/// division would cost more than everything else that is not cryptography.
+const fn record_count(plaintext_bytes: usize, record_max: usize) -> usize {
+    match plaintext_bytes {
+        0 => 0,
+        few if few <= record_max => 1,
+        many => many.div_ceil(record_max),
     }
 }

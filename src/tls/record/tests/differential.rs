@@ -24,10 +24,10 @@ fn bytes_arrive_whole_from_rustls_and_at_rustls_in_every_suite() {
         for _ in 0..60 {
             let size = random_size(&mut random);
             let data = random.bytes(size);
-            assert_eq!(ends.to_server(&data, &mut random), data);
+            assert_eq!(ends.client_sends(&data, &mut random), data);
             let size = random_size(&mut random);
             let data = random.bytes(size);
-            assert_eq!(ends.to_client(&data, &mut random), data);
+            assert_eq!(ends.server_sends(&data, &mut random), data);
         }
     }
 }
@@ -41,8 +41,8 @@ fn an_export_in_mid_connection_goes_unnoticed_by_rustls() {
             ends.opener = Opener::new(ends.opener.export()).unwrap();
             ends.sealer = Sealer::new(ends.sealer.export()).unwrap();
             let data = random.bytes(5_000);
-            assert_eq!(ends.to_server(&data, &mut random), data);
-            assert_eq!(ends.to_client(&data, &mut random), data);
+            assert_eq!(ends.client_sends(&data, &mut random), data);
+            assert_eq!(ends.server_sends(&data, &mut random), data);
         }
     }
 }
@@ -55,10 +55,10 @@ fn a_key_update_of_rustls_is_followed_and_answered() {
         for _ in 0..5 {
             ends.client.refresh_traffic_keys().unwrap();
             let data = random.bytes(3_000);
-            assert_eq!(ends.to_server(&data, &mut random), data);
+            assert_eq!(ends.client_sends(&data, &mut random), data);
             assert!(std::mem::take(&mut ends.respond), "rustls asks for an update in return");
             ends.key_update(false);
-            assert_eq!(ends.to_client(&data, &mut random), data);
+            assert_eq!(ends.server_sends(&data, &mut random), data);
         }
     }
 }
@@ -71,9 +71,9 @@ fn our_key_update_is_followed_and_answered_by_rustls() {
         for request in [true, false, true, true] {
             ends.key_update(request);
             let data = random.bytes(3_000);
-            assert_eq!(ends.to_client(&data, &mut random), data);
+            assert_eq!(ends.server_sends(&data, &mut random), data);
             ends.key_updates = 0;
-            assert_eq!(ends.to_server(&data, &mut random), data);
+            assert_eq!(ends.client_sends(&data, &mut random), data);
             assert_eq!(ends.key_updates, usize::from(request));
             assert!(!ends.respond, "an answer asks for nothing");
         }
@@ -88,11 +88,11 @@ fn both_sides_may_update_their_keys_at_once() {
         ends.client.refresh_traffic_keys().unwrap();
         ends.key_update(true);
         let data = random.bytes(100);
-        assert_eq!(ends.to_client(&data, &mut random), data);
-        assert_eq!(ends.to_server(&data, &mut random), data);
+        assert_eq!(ends.server_sends(&data, &mut random), data);
+        assert_eq!(ends.client_sends(&data, &mut random), data);
         assert!(ends.respond);
         ends.key_update(false);
-        assert_eq!(ends.to_client(&data, &mut random), data);
+        assert_eq!(ends.server_sends(&data, &mut random), data);
     }
 }
 
@@ -107,7 +107,7 @@ fn close_notify_is_understood_both_ways() {
 
         // Our side is closed; theirs is not yet.
         let mut random = Random(1);
-        assert_eq!(ends.to_server(b"still here", &mut random), b"still here");
+        assert_eq!(ends.client_sends(b"still here", &mut random), b"still here");
         ends.client.send_close_notify();
         let mut wire = Vec::new();
         ends.client.write_tls(&mut wire).unwrap();
@@ -155,7 +155,7 @@ fn rustls_puts_up_with_our_refusal_to_renegotiate() {
         let bytes = ends.sealer.alert(AlertDescription::NoRenegotiation, &mut control).unwrap();
         ends.client.read_tls(&mut &control[..bytes]).unwrap();
         ends.client.process_new_packets().unwrap();
-        assert_eq!(ends.to_client(b"carried on", &mut Random(2)), b"carried on");
+        assert_eq!(ends.server_sends(b"carried on", &mut Random(2)), b"carried on");
     }
 }
 
@@ -208,7 +208,7 @@ impl Ends {
     }
 
     /// What our side receives when the client sends `data`, in pieces of any size.
-    fn to_server(&mut self, data: &[u8], random: &mut Random) -> Vec<u8> {
+    fn client_sends(&mut self, data: &[u8], random: &mut Random) -> Vec<u8> {
         let mut wire = Vec::new();
         let mut unsent = data;
         loop {
@@ -255,7 +255,7 @@ impl Ends {
 
     /// What the client receives when our side sends `data`, in records and pieces of any
     /// size.
-    fn to_client(&mut self, data: &[u8], random: &mut Random) -> Vec<u8> {
+    fn server_sends(&mut self, data: &[u8], random: &mut Random) -> Vec<u8> {
         let record_plaintext_max = match random.in_range(0..4) {
             0 => SEGMENT_PLAINTEXT_BYTES,
             1 => random.in_range(200..16_384),

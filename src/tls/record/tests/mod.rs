@@ -118,7 +118,7 @@ impl Peer {
             Version::Tls12 if self.algorithm != Algorithm::Chacha20Poly1305 => {
                 // Any unique value will do: TLS 1.2 leaves it to the sender.
                 nonce[4..].copy_from_slice(&(!self.sequence).to_be_bytes());
-                &nonce[4..].to_vec()
+                &nonce[4..]
             }
             _ => &[],
         };

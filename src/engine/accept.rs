@@ -1,0 +1,222 @@
+//! New connections: how many are let in, who waits for a credit, and how the door is
+//! closed.
+//!
+//! A connection is accepted only while credits are free and nobody is parked: what the
+//! workers cannot digest stays in the kernel's queue, where it costs nothing.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::connection::Phase;
+use super::lists::TimerClass;
+use super::metrics::EndReason;
+use super::{Engine, KIND_LISTENER};
+use crate::clock::Moment;
+use crate::driver::{Driver, Errno, Readiness, Socket, Token};
+use crate::handshake::HandshakeService;
+
+/// After an accept failed for want of descriptors or memory, try again this much later.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// A draining listener is closed when no connection came for this long: what waits in
+/// the kernel's queue is served first.
+const DRAIN_QUIET: Duration = Duration::from_millis(50);
+
+/// The listening sockets' state.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    sockets: Vec<ListenerState>,
+    /// No accepts before this moment.
+    paused_until: Option<Moment>,
+    draining: Option<Draining>,
+}
+
+#[derive(Debug)]
+struct ListenerState {
+    accepts_in_flight: usize,
+    closed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Draining {
+    deadline: Moment,
+    /// Since when no connection came while accepts were in flight.
+    quiet_since: Moment,
+    /// Accepts were cancelled: nothing new is let in.
+    cancelled: bool,
+    /// The deadline has passed and everything was told to end.
+    expired: bool,
+}
+
+impl Listeners {
+    pub(super) fn new(count: usize) -> Self {
+        let sockets =
+            (0..count).map(|_| ListenerState { accepts_in_flight: 0, closed: false }).collect();
+        Self { sockets, paused_until: None, draining: None }
+    }
+
+    /// Drained: every listener is closed.
+    pub(super) fn finished(&self) -> bool {
+        self.draining.is_some() && self.sockets.iter().all(|listener| listener.closed)
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Moment> {
+        let draining = self.draining.map(|draining| {
+            let quiet = draining.quiet_since.after(DRAIN_QUIET);
+            [
+                (!draining.expired).then_some(draining.deadline),
+                (!draining.cancelled).then_some(quiet),
+            ]
+        });
+        [self.paused_until].into_iter().chain(draining.into_iter().flatten()).flatten().min()
+    }
+}
+
+impl<D: Driver, H: HandshakeService> Engine<D, H> {
+    /// Gives free credits to parked connections, then arms accepts as far as credits,
+    /// slots and drain allow.
+    pub(super) fn admit(&mut self) {
+        while !self.credits.is_empty()
+            && let Some(slot) = self.next_parked()
+        {
+            self.timers.disarm(&mut self.table, slot);
+            self.begin_handshake(slot);
+        }
+        self.continue_drain();
+        if self.listeners.paused_until.is_some_and(|until| self.now < until) {
+            return;
+        }
+        self.listeners.paused_until = None;
+        if self.listeners.draining.is_some_and(|draining| draining.cancelled)
+            || self.credits.is_empty()
+            || self.timers.list(TimerClass::Parked).first().is_some()
+        {
+            return;
+        }
+        let in_flight: usize =
+            self.listeners.sockets.iter().map(|listener| listener.accepts_in_flight).sum();
+        let mut room = self.table.free().saturating_sub(in_flight);
+        for index in 0..self.listeners.sockets.len() {
+            while room > 0 && self.listeners.sockets[index].accepts_in_flight < self.limits.accepts
+            {
+                let token = Token { kind: KIND_LISTENER, slot: index as u32, generation: 0 };
+                self.driver.accept(index, token);
+                self.listeners.sockets[index].accepts_in_flight += 1;
+                room -= 1;
+            }
+        }
+    }
+
+    /// Who gets the next credit: the oldest, or the newest once the oldest has waited
+    /// so long that its client is likely to give up anyway.
+    fn next_parked(&self) -> Option<u32> {
+        let parked = self.timers.list(TimerClass::Parked);
+        let oldest = parked.first()?;
+        if self.now.since(self.table[oldest].timer_armed) > self.limits.patience {
+            parked.last()
+        } else {
+            Some(oldest)
+        }
+    }
+
+    pub(super) fn accepted(&mut self, index: usize, result: Result<(Socket, SocketAddr), Errno>) {
+        self.listeners.sockets[index].accepts_in_flight -= 1;
+        let (socket, peer) = match result {
+            Ok(connection) => connection,
+            Err(Errno(libc::ECANCELED)) => return,
+            Err(Errno(libc::ECONNABORTED | libc::EINTR | libc::EPROTO | libc::EAGAIN)) => {
+                // The client left between its SYN and our accept.
+                return;
+            }
+            Err(_) => {
+                self.metrics.accept_failures.increment();
+                self.listeners.paused_until = Some(self.now.after(ACCEPT_RETRY));
+                return;
+            }
+        };
+        if let Some(draining) = &mut self.listeners.draining {
+            if draining.expired {
+                self.driver.reset(socket);
+                return;
+            }
+            draining.quiet_since = self.now;
+        }
+        self.metrics.accepted.increment();
+        let Some(slot) = self.table.insert() else {
+            // Accepts in flight are bounded by the free slots; being here is an error of
+            // ours, and the client is told at once.
+            self.driver.reset(socket);
+            return;
+        };
+        let connection = &mut self.table[slot];
+        connection.phase = Phase::ClientHello;
+        connection.client = Some(socket);
+        connection.peer = peer;
+        connection.listener = index as u16;
+        connection.accepted = self.now;
+        connection.epoch = Some(Rc::clone(&self.epoch));
+        connection.inbound.readiness = Some(Readiness::Likely);
+        self.timers.arm(&mut self.table, slot, TimerClass::ClientHello, self.now);
+        self.receive_from_client(slot);
+    }
+
+    /// Begins to drain: what waits in the kernel's queues is still served.
+    pub(super) fn drain(&mut self, deadline: Moment) {
+        if self.listeners.draining.is_none() {
+            for index in 0..self.listeners.sockets.len() {
+                self.driver.stop_listening(index);
+            }
+            self.listeners.draining = Some(Draining {
+                deadline,
+                quiet_since: self.now,
+                cancelled: false,
+                expired: false,
+            });
+        }
+    }
+
+    /// Ends every connection now, and takes no new ones.
+    pub(super) fn stop(&mut self) {
+        self.drain(self.now);
+        if let Some(draining) = &mut self.listeners.draining {
+            draining.deadline = self.now;
+        }
+        self.continue_drain();
+    }
+
+    fn continue_drain(&mut self) {
+        let Some(mut draining) = self.listeners.draining else { return };
+        let over = self.now >= draining.deadline;
+        if !draining.cancelled && (over || self.now.since(draining.quiet_since) >= DRAIN_QUIET) {
+            for (index, listener) in self.listeners.sockets.iter().enumerate() {
+                if listener.accepts_in_flight > 0 {
+                    self.driver.cancel_accepts(index);
+                }
+            }
+            draining.cancelled = true;
+        }
+        if draining.cancelled {
+            for (index, listener) in self.listeners.sockets.iter_mut().enumerate() {
+                if !listener.closed && listener.accepts_in_flight == 0 {
+                    self.driver.close_listener(index);
+                    listener.closed = true;
+                }
+            }
+        }
+        let end = over && !draining.expired;
+        draining.expired |= over;
+        self.listeners.draining = Some(draining);
+        if end {
+            self.end_all();
+        }
+    }
+
+    fn end_all(&mut self) {
+        for slot in self.table.slots() {
+            if !matches!(self.table[slot].phase, Phase::Free | Phase::Ending) {
+                self.end_idle(slot, EndReason::Stopped);
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! One connection's state: plain data, no behaviour beyond asking about itself.
+//!
+//! ```text
+//!   ClientHello ─▶ (Parked ─▶) Handshaking ─▶ Connecting ─▶ Relaying ─▶ Ending
+//! ```
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::lists::{Links, Through, TimerClass};
+use super::metrics::EndReason;
+use super::snapshot::Epoch;
+use crate::clock::Moment;
+use crate::driver::{Buffer, Errno, Readiness, Socket};
+use crate::handshake::{Established, Task};
+use crate::tls::record::RecordSizer;
+use crate::upstream::pool::Tried;
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The slot is free.
+    #[default]
+    Free,
+    /// Collecting the ClientHello in `inbound.buffer`.
+    ClientHello,
+    /// The ClientHello is complete and waits for a credit.
+    Parked,
+    /// A credit is held: by the connection (`task`) or by a worker (`at_worker`).
+    Handshaking,
+    /// The session is established, the upstream connection is being made.
+    Connecting,
+    /// Both connections stand.
+    Relaying,
+    /// Operations in flight are being brought to their end.
+    Ending,
+}
+
+/// What the send in flight to the client is. One at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum ClientWrite {
+    /// None is in flight.
+    #[default]
+    None,
+    /// Part of a handshake flight.
+    Flight,
+    /// A control record: KeyUpdate or warning alert.
+    Control,
+    /// close_notify: the write side is shut down after it.
+    CloseNotify,
+    /// The last alert: the connection ends after it.
+    LastAlert,
+    /// Relayed data.
+    Data,
+}
+
+/// What the send in flight to the upstream server is. One at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum UpstreamWrite {
+    /// None is in flight.
+    #[default]
+    None,
+    /// The PROXY header alone.
+    Header,
+    /// Plaintext, with the PROXY header in front if it was due.
+    Data,
+}
+
+/// Client to upstream server: ciphertext in, plaintext out, in one buffer.
+///
+/// ```text
+///   buffer | headroom | opened plaintext | rest: part of a record | free |
+///                       ^ plain            ^ cipher
+/// ```
+#[derive(Debug, Default)]
+pub(super) struct Inbound {
+    /// A receive on the client's socket is in flight.
+    pub receiving: bool,
+    /// The buffer, while it is not with an operation.
+    pub buffer: Option<Buffer>,
+    /// Plaintext ready to send, in the buffer; empty if none.
+    pub plain: Range<usize>,
+    /// Ciphertext not opened yet, in the buffer (also while a receive continues it).
+    pub cipher: Range<usize>,
+    /// Bytes of the send in flight, to tell a short one.
+    pub sending_bytes: usize,
+    /// Bytes that the record at the start of `cipher` needs in all.
+    pub record_bytes: usize,
+    /// The client will send no more: close_notify or the end of the stream was seen.
+    pub ended: bool,
+    /// The end was carried to the upstream server.
+    pub finished: bool,
+    /// What comes is thrown away: the upstream server takes no more.
+    pub discarding: bool,
+    /// Whether the socket is likely to have data now.
+    pub readiness: Option<Readiness>,
+}
+
+/// Upstream server to client: plaintext in, sealed in place, ciphertext out.
+#[derive(Debug, Default)]
+pub(super) struct Outbound {
+    /// A receive on the upstream socket is in flight.
+    pub receiving: bool,
+    /// Plaintext that waits for the client's send side, at the headroom's end.
+    pub buffer: Option<Buffer>,
+    /// Its bytes.
+    pub plain: Range<usize>,
+    /// The upstream server has ended its stream.
+    pub ended: bool,
+    /// close_notify was sent and the write side shut down.
+    pub finished: bool,
+    /// Bytes of the data send in flight, to tell a short one.
+    pub sending_bytes: usize,
+    /// Whether the socket is likely to have data now.
+    pub readiness: Option<Readiness>,
+}
+
+/// Control records that wait for the client's send side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ControlDue {
+    /// A KeyUpdate, as the answer to one or because of the AEAD's limit.
+    pub key_update: bool,
+    /// A `no_renegotiation` warning.
+    pub no_renegotiation: bool,
+}
+
+impl ControlDue {
+    pub(super) fn any(self) -> bool {
+        self.key_update || self.no_renegotiation
+    }
+}
+
+/// What a connection does when it gets the buffer it waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct BufferWanted {
+    /// Start the receive from the client again.
+    pub inbound: bool,
+    /// Start the receive from the upstream server again.
+    pub outbound: bool,
+    /// Something is to be written: a flight, a control record, a header, leftovers.
+    pub write: bool,
+}
+
+/// How a socket is closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// In order.
+    #[default]
+    Close,
+    /// By a reset, so that a cut stream never looks like a complete one.
+    Reset,
+}
+
+/// The state of one connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub generation: u32,
+    pub phase: Phase,
+    pub timer: Option<TimerClass>,
+    pub client_write: ClientWrite,
+    pub upstream_write: UpstreamWrite,
+    pub control_due: ControlDue,
+    pub wanted: BufferWanted,
+    /// Operations started whose completion has not come.
+    pub in_flight: u8,
+    /// The PROXY header has yet to be sent.
+    pub header_due: bool,
+    /// The upstream connection attempt was given up by its timeout.
+    pub connect_timed_out: bool,
+    pub client_fate: Fate,
+    pub upstream_fate: Fate,
+    pub end_reason: Option<EndReason>,
+    pub links: [Links; Through::COUNT],
+    pub timer_armed: Moment,
+    pub accepted: Moment,
+    pub listener: u16,
+    pub client: Option<Socket>,
+    pub upstream: Option<Socket>,
+    pub peer: SocketAddr,
+    /// The configuration that the connection began with.
+    pub epoch: Option<Rc<Epoch>>,
+    /// The credit, while no worker has it.
+    pub task: Option<Box<Task>>,
+    /// The credit's number, while a worker has it.
+    pub at_worker: Option<u32>,
+    /// Bytes of the task's flight already handed to the kernel.
+    pub flight_sent_bytes: usize,
+    pub session: Option<Box<Established>>,
+    pub sizer: RecordSizer,
+    pub backend: Option<usize>,
+    pub tried: Tried,
+    /// Why the last upstream attempt failed.
+    pub connect_error: Option<Errno>,
+    pub inbound: Inbound,
+    pub outbound: Outbound,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self {
+            generation: 0,
+            phase: Phase::Free,
+            timer: None,
+            client_write: ClientWrite::None,
+            upstream_write: UpstreamWrite::None,
+            control_due: ControlDue::default(),
+            wanted: BufferWanted::default(),
+            in_flight: 0,
+            header_due: false,
+            connect_timed_out: false,
+            client_fate: Fate::Close,
+            upstream_fate: Fate::Close,
+            end_reason: None,
+            links: Default::default(),
+            timer_armed: Moment::default(),
+            accepted: Moment::default(),
+            listener: 0,
+            client: None,
+            upstream: None,
+            peer: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            epoch: None,
+            task: None,
+            at_worker: None,
+            flight_sent_bytes: 0,
+            session: None,
+            sizer: RecordSizer::default(),
+            backend: None,
+            tried: Tried::default(),
+            connect_error: None,
+            inbound: Inbound::default(),
+            outbound: Outbound::default(),
+        }
+    }
+}

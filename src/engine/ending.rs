@@ -1,0 +1,164 @@
+//! Every way a connection ends, and the return of what it held.
+//!
+//! A connection ends at once for everyone else; its slot is freed when the last of its
+//! operations has completed, since their buffers are the kernel's until then.
+
+use super::Engine;
+use super::connection::{ClientWrite, Fate, Phase};
+use super::lists::{Through, TimerClass};
+use super::metrics::EndReason;
+use crate::driver::Driver;
+use crate::handshake::HandshakeService;
+use crate::tls::record::AlertDescription;
+
+impl<D: Driver, H: HandshakeService> Engine<D, H> {
+    /// Ends the connection in order: both sockets are closed.
+    pub(super) fn end(&mut self, slot: u32, reason: EndReason) {
+        self.finish(slot, reason, Fate::Close, Fate::Close);
+    }
+
+    /// Ends the connection so that neither side can take it for complete.
+    pub(super) fn abort(&mut self, slot: u32, reason: EndReason) {
+        self.finish(slot, reason, Fate::Reset, Fate::Reset);
+    }
+
+    /// Tells the client why by an alert, if its send side is free, and cuts the server
+    /// off by a reset: what it has is not the whole stream.
+    pub(super) fn fail_session(&mut self, slot: u32, alert: AlertDescription, reason: EndReason) {
+        if self.table[slot].client_write == ClientWrite::None
+            && let Some(buffer) = self.driver.take_buffer()
+        {
+            match self.write_alert(slot, &buffer, alert) {
+                Some(length) => {
+                    self.send_to_client(slot, buffer, 0..length, ClientWrite::LastAlert);
+                    self.await_last_alert(slot, reason);
+                    return;
+                }
+                None => self.driver.release(buffer),
+            }
+        }
+        self.abort(slot, reason);
+    }
+
+    /// Ends an established connection that is not at fault: with close_notify if the
+    /// client's send side is free, by a reset if a send is stuck.
+    pub(super) fn end_idle(&mut self, slot: u32, reason: EndReason) {
+        let connection = &self.table[slot];
+        if connection.session.is_none() {
+            self.abort(slot, reason);
+        } else if connection.outbound.finished {
+            // The client has had close_notify; the server may not have had everything.
+            let upstream = if connection.inbound.finished { Fate::Close } else { Fate::Reset };
+            self.finish(slot, reason, Fate::Close, upstream);
+        } else {
+            self.fail_session(slot, AlertDescription::CloseNotify, reason);
+        }
+    }
+
+    /// The last alert is on its way: everything else ends now, the client's socket is
+    /// closed in order once the alert is out.
+    pub(super) fn await_last_alert(&mut self, slot: u32, reason: EndReason) {
+        self.finish(slot, reason, Fate::Close, Fate::Reset);
+    }
+
+    fn finish(&mut self, slot: u32, reason: EndReason, client_fate: Fate, upstream_fate: Fate) {
+        let connection = &mut self.table[slot];
+        if matches!(connection.phase, Phase::Ending | Phase::Free) {
+            return;
+        }
+        connection.phase = Phase::Ending;
+        connection.end_reason = Some(reason);
+        connection.client_fate = client_fate;
+        connection.upstream_fate = upstream_fate;
+        if let Some(credit) = connection.at_worker.take() {
+            self.handshakes.abandon(credit);
+        }
+        if let Some(mut task) = connection.task.take() {
+            task.reset();
+            self.credits.push(task);
+        }
+        if connection.links[Through::BufferWait as usize].is_linked() {
+            self.buffer_waiters.remove(&mut self.table, slot);
+        }
+        self.release_inbound(slot);
+        let outbound = self.table[slot].outbound.buffer.take();
+        self.release(outbound);
+        self.cancel_operations(slot);
+        self.timers.arm(&mut self.table, slot, TimerClass::Ending, self.now);
+        self.finish_if_settled(slot);
+    }
+
+    /// Asks the operations in flight to end. A last alert just handed in is done by
+    /// then, unless the client's window is closed.
+    fn cancel_operations(&mut self, slot: u32) {
+        let connection = &self.table[slot];
+        if connection.in_flight == 0 {
+            return;
+        }
+        let client_busy =
+            connection.inbound.receiving || connection.client_write != ClientWrite::None;
+        if client_busy && let Some(client) = &connection.client {
+            self.driver.cancel(client);
+        }
+        if let Some(upstream) = &connection.upstream {
+            self.driver.cancel(upstream);
+        }
+    }
+
+    /// A cancellation missed: try again.
+    pub(super) fn end_again(&mut self, slot: u32) {
+        self.cancel_operations(slot);
+        self.timers.arm(&mut self.table, slot, TimerClass::Ending, self.now);
+    }
+
+    /// Frees an ending connection's slot once nothing of it is in flight.
+    pub(super) fn finish_if_settled(&mut self, slot: u32) {
+        if self.table[slot].in_flight > 0 {
+            return;
+        }
+        self.timers.disarm(&mut self.table, slot);
+        let fate = self.table[slot].upstream_fate;
+        self.close_upstream_with(slot, fate);
+        let connection = &mut self.table[slot];
+        if let Some(client) = connection.client.take() {
+            match connection.client_fate {
+                Fate::Close => self.driver.close(client),
+                Fate::Reset => self.driver.reset(client),
+            }
+        }
+        if connection.session.is_some() {
+            self.metrics.established.decrement();
+        }
+        if let Some(reason) = connection.end_reason {
+            self.metrics.ended[reason as usize].increment();
+        }
+        self.table.remove(slot);
+    }
+
+    /// Closes the socket of an upstream connection that did not come to be.
+    pub(super) fn close_upstream(&mut self, slot: u32) {
+        self.close_upstream_with(slot, Fate::Close);
+    }
+
+    fn close_upstream_with(&mut self, slot: u32, fate: Fate) {
+        let connection = &mut self.table[slot];
+        let Some(upstream) = connection.upstream.take() else { return };
+        match fate {
+            Fate::Close => self.driver.close(upstream),
+            Fate::Reset => self.driver.reset(upstream),
+        }
+        self.metrics.upstream_connections.decrement();
+        if let (Some(backend), Some(epoch)) = (connection.backend.take(), &connection.epoch) {
+            let pool = epoch.snapshot.listeners[usize::from(connection.listener)].pool;
+            epoch.balancers.borrow_mut()[pool].closed(backend);
+        }
+    }
+
+    /// Gives the inbound buffer back, with whatever is in it.
+    pub(super) fn release_inbound(&mut self, slot: u32) {
+        let inbound = &mut self.table[slot].inbound;
+        inbound.cipher = 0..0;
+        let buffer = inbound.buffer.take();
+        self.release(buffer);
+    }
+}

@@ -1,0 +1,568 @@
+//! From the first byte to the relay: ClientHello, handshake steps, upstream connection.
+//!
+//! ```text
+//!   ClientHello in a pool buffer ── scan ── admit ── credit? ──▶ task to a worker
+//!        flight to the client ◀── result ──┘             no ──▶ parked
+//!        more input ──▶ task to a worker … established ──▶ connect, next on failure
+//! ```
+
+use std::ops::Range;
+
+use super::connection::{ClientWrite, Phase, UpstreamWrite};
+use super::events::{Event, HandshakeFailed, NoBackend};
+use super::lists::TimerClass;
+use super::metrics::EndReason;
+use super::{Engine, KIND_CLIENT, KIND_UPSTREAM};
+use crate::driver::{
+    BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno, RECEIVE_BYTES_MAX, Readiness,
+};
+use crate::handshake::{
+    CostClass, FailureReason, HandshakeFailure, HandshakeService, ShedReason, StepOutcome, Task,
+};
+use crate::tls::Refusal;
+use crate::tls::client_hello::{self, Scan};
+use crate::tls::policy::KeyKind;
+use crate::tls::record::{AlertDescription, RecordSizer, SMALL_STEP_IDLE_DEFAULT};
+
+/// A record's header (RFC 8446 section 5.1).
+const RECORD_HEADER_BYTES: usize = 5;
+
+impl<D: Driver, H: HandshakeService> Engine<D, H> {
+    /// Arms the receive from the client, whatever the phase wants to have next.
+    pub(super) fn receive_from_client(&mut self, slot: u32) {
+        let token = self.token(slot, KIND_CLIENT);
+        let connection = &mut self.table[slot];
+        let Some(client) = &connection.client else { return };
+        if connection.inbound.receiving || connection.inbound.ended {
+            return;
+        }
+        let readiness = connection.inbound.readiness.take().unwrap_or(Readiness::Unlikely);
+        match connection.inbound.buffer.take() {
+            // Bytes of an incomplete ClientHello or record: go on behind them.
+            Some(buffer) => {
+                let free = connection.inbound.cipher.end..BUFFER_BYTES;
+                self.driver.receive_into(client, buffer, free, readiness, token);
+            }
+            None => {
+                // During the handshake no more than the task has room for: what follows
+                // waits in the kernel.
+                let length_max = match (connection.phase, &connection.task) {
+                    (Phase::Handshaking, Some(task)) => task.input_room_bytes().max(1),
+                    (Phase::Handshaking, None) => Task::INPUT_BYTES_MAX,
+                    _ => RECEIVE_BYTES_MAX,
+                };
+                self.driver.receive(client, length_max, readiness, token);
+            }
+        }
+        connection.inbound.receiving = true;
+        connection.in_flight += 1;
+    }
+
+    pub(super) fn client_received(
+        &mut self,
+        slot: u32,
+        result: Result<usize, Errno>,
+        buffer: Option<Buffer>,
+        more: bool,
+    ) {
+        let connection = &mut self.table[slot];
+        let inbound = &mut connection.inbound;
+        inbound.readiness = more.then_some(Readiness::Likely);
+        let phase = connection.phase;
+        match result {
+            Ok(0) => {
+                self.keep_client_buffer(slot, buffer, 0);
+                match phase {
+                    Phase::ClientHello | Phase::Parked | Phase::Handshaking => {
+                        self.client_left(slot);
+                    }
+                    _ => self.client_ended(slot),
+                }
+            }
+            Ok(count) => {
+                self.keep_client_buffer(slot, buffer, count);
+                match phase {
+                    Phase::ClientHello => self.scan_client_hello(slot),
+                    Phase::Parked => {}
+                    Phase::Handshaking => self.handshake_input(slot),
+                    _ => self.open_records(slot),
+                }
+            }
+            Err(Errno(libc::ENOBUFS)) => {
+                self.keep_client_buffer(slot, buffer, 0);
+                self.want_buffer(slot, |wanted| wanted.inbound = true);
+            }
+            Err(_) => {
+                self.keep_client_buffer(slot, buffer, 0);
+                match phase {
+                    Phase::ClientHello | Phase::Parked | Phase::Handshaking => {
+                        self.client_left(slot);
+                    }
+                    _ => self.abort(slot, EndReason::ClientReset),
+                }
+            }
+        }
+    }
+
+    /// Takes the buffer of a receive back and counts its new bytes.
+    fn keep_client_buffer(&mut self, slot: u32, buffer: Option<Buffer>, count: usize) {
+        let inbound = &mut self.table[slot].inbound;
+        if let Some(buffer) = buffer {
+            if inbound.cipher.is_empty() {
+                inbound.cipher = BUFFER_HEADROOM_BYTES..BUFFER_HEADROOM_BYTES;
+            }
+            inbound.cipher.end += count;
+            if inbound.cipher.is_empty() {
+                self.driver.release(buffer);
+            } else {
+                inbound.buffer = Some(buffer);
+            }
+        }
+    }
+
+    /// The client closed or reset before the session stood.
+    fn client_left(&mut self, slot: u32) {
+        let connection = &self.table[slot];
+        if connection.phase == Phase::ClientHello && connection.inbound.cipher.is_empty() {
+            // A health check or a spare connection of a browser: not a failure.
+            self.end(slot, EndReason::Finished);
+        } else {
+            self.handshake_failed(slot, FailureReason::ClientGone, String::new());
+        }
+    }
+
+    pub(super) fn client_hello_timed_out(&mut self, slot: u32) {
+        if self.table[slot].inbound.cipher.is_empty() && !self.table[slot].inbound.receiving {
+            // Waits for a buffer: our fault, not the client's, but the outcome is one.
+            self.shed(slot);
+        } else {
+            self.handshake_failed(slot, FailureReason::ClientHelloTimeout, String::new());
+        }
+    }
+
+    pub(super) fn handshake_timed_out(&mut self, slot: u32) {
+        self.handshake_failed(slot, FailureReason::Timeout, String::new());
+    }
+
+    fn scan_client_hello(&mut self, slot: u32) {
+        let connection = &self.table[slot];
+        let Some(buffer) = &connection.inbound.buffer else { return };
+        let received = &self.driver.bytes(buffer)[connection.inbound.cipher.clone()];
+        match client_hello::scan(received, &mut self.scratch) {
+            Scan::Incomplete if connection.inbound.cipher.end == BUFFER_BYTES => {
+                self.refuse(slot, Refusal::TooLarge, None);
+            }
+            Scan::Refused(refusal) => self.refuse(slot, refusal, None),
+            Scan::Incomplete => self.receive_from_client(slot),
+            Scan::Complete(_) => {
+                // Parking is where everybody passes; with a free credit it takes no time.
+                self.table[slot].phase = Phase::Parked;
+                self.timers.arm(&mut self.table, slot, TimerClass::Parked, self.now);
+                if !self.credits.is_empty() && self.is_alone_in_the_park(slot) {
+                    self.timers.disarm(&mut self.table, slot);
+                    self.begin_handshake(slot);
+                }
+            }
+        }
+    }
+
+    fn is_alone_in_the_park(&self, slot: u32) -> bool {
+        self.timers.list(TimerClass::Parked).first() == Some(slot)
+    }
+
+    /// Hands the ClientHello to the workers. Needs a free credit.
+    pub(super) fn begin_handshake(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        let Some(buffer) = connection.inbound.buffer.take() else { return };
+        let Some(epoch) = connection.epoch.as_ref() else { return };
+        let policy = &epoch.snapshot.listeners[usize::from(connection.listener)].policy;
+        let received = &self.driver.bytes(&buffer)[connection.inbound.cipher.clone()];
+        let admission = match client_hello::scan(received, &mut self.scratch) {
+            Scan::Complete(hello) => match policy.admit(&hello) {
+                Ok(admission) => Ok((admission, hello)),
+                Err(refusal) => Err((refusal, hello.server_name)),
+            },
+            Scan::Refused(refusal) => Err((refusal, None)),
+            // Parked connections were complete when they were parked.
+            Scan::Incomplete => Err((Refusal::TooLarge, None)),
+        };
+        match admission {
+            Err((refusal, server_name)) => {
+                connection.inbound.buffer = Some(buffer);
+                self.refuse(slot, refusal, server_name.map(|name| Box::from(name.as_str())));
+            }
+            Ok((admission, hello)) => {
+                let mut task = self.credits.pop().expect("callers check that a credit is free");
+                task.slot = slot;
+                task.generation = connection.generation;
+                task.deadline = connection.accepted.after(epoch.snapshot.timeouts.handshake);
+                task.class = match (admission.symmetric_only, admission.key) {
+                    (true, _) => CostClass::Resumption,
+                    (false, KeyKind::EllipticCurve) => CostClass::EllipticCurve,
+                    (false, KeyKind::Rsa) => CostClass::Rsa,
+                };
+                task.config = Some(admission.config);
+                hello.append_as_one_record(&mut task.input);
+                task.input.extend_from_slice(&received[hello.stream_bytes..]);
+                let name = &mut self.server_names[task.credit as usize];
+                name.clear();
+                if let Some(server_name) = &hello.server_name {
+                    name.push_str(server_name.as_str());
+                }
+                task.server_name = hello.server_name;
+                connection.phase = Phase::Handshaking;
+                connection.inbound.cipher = 0..0;
+                connection.task = Some(task);
+                self.driver.release(buffer);
+                self.timers.arm(&mut self.table, slot, TimerClass::Handshake, self.now);
+                self.submit(slot);
+                // While the worker computes, the next receive tells whether the client
+                // is still there.
+                if self.table[slot].phase == Phase::Handshaking {
+                    self.receive_from_client(slot);
+                }
+            }
+        }
+    }
+
+    /// Sends the alert if there is one, then closes.
+    fn refuse(&mut self, slot: u32, refusal: Refusal, server_name: Option<Box<str>>) {
+        self.report_failure(slot, refusal.into(), server_name, refusal.to_string());
+        self.release_inbound(slot);
+        match (refusal.alert_record(), self.driver.take_buffer()) {
+            (Some(alert), Some(buffer)) => {
+                self.driver.bytes_mut(&buffer)[..alert.len()].copy_from_slice(&alert);
+                self.send_to_client(slot, buffer, 0..alert.len(), ClientWrite::LastAlert);
+                self.await_last_alert(slot, EndReason::HandshakeFailed);
+            }
+            (_, buffer) => {
+                self.release(buffer);
+                self.end(slot, EndReason::HandshakeFailed);
+            }
+        }
+    }
+
+    fn submit(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        let Some(mut task) = connection.task.take() else { return };
+        task.submitted = self.now;
+        task.outcome = StepOutcome::Pending;
+        connection.flight_sent_bytes = 0;
+        connection.at_worker = Some(task.credit);
+        let class = task.class;
+        if let Err(task) = self.handshakes.submit(task) {
+            self.metrics.shed_queue_full[class as usize].increment();
+            let connection = &mut self.table[slot];
+            connection.at_worker = None;
+            connection.task = Some(task);
+            self.shed(slot);
+        }
+    }
+
+    /// Bytes came from the client during the handshake.
+    fn handshake_input(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        let Some(task) = connection.task.as_mut() else {
+            // At a worker: the bytes wait in their buffer until it is back.
+            return;
+        };
+        let Some(buffer) = connection.inbound.buffer.take() else { return };
+        let received = &self.driver.bytes(&buffer)[connection.inbound.cipher.clone()];
+        let fits = received.len() <= task.input_room_bytes();
+        if fits {
+            task.input.extend_from_slice(received);
+        }
+        connection.inbound.cipher = 0..0;
+        self.driver.release(buffer);
+        if !fits {
+            self.handshake_failed(slot, FailureReason::Protocol, "flight too large".to_owned());
+        } else if self.flight_is_sent(slot) {
+            self.submit_if_ready(slot);
+        }
+    }
+
+    /// Submits the next step if a whole record is there, else receives more.
+    fn submit_if_ready(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        let Some(task) = connection.task.as_ref() else { return };
+        if holds_a_record(&task.input) {
+            self.submit(slot);
+        } else {
+            self.receive_from_client(slot);
+        }
+    }
+
+    fn flight_is_sent(&self, slot: u32) -> bool {
+        let connection = &self.table[slot];
+        connection
+            .task
+            .as_ref()
+            .is_some_and(|task| connection.flight_sent_bytes >= task.output.len())
+    }
+
+    /// A worker is done with a step.
+    pub(super) fn handshake_result(&mut self, mut task: Box<Task>) {
+        let slot = task.slot;
+        let connection = &mut self.table[slot];
+        if connection.generation != task.generation || connection.at_worker != Some(task.credit) {
+            // The connection ended while the worker had the task.
+            task.reset();
+            self.credits.push(task);
+            return;
+        }
+        connection.at_worker = None;
+        connection.flight_sent_bytes = 0;
+        let shed = match &task.outcome {
+            StepOutcome::Shed(reason) => Some(*reason),
+            _ => None,
+        };
+        connection.task = Some(task);
+        match shed {
+            Some(ShedReason::ClientGone) => {
+                self.handshake_failed(slot, FailureReason::ClientGone, String::new());
+            }
+            Some(ShedReason::QueueFull | ShedReason::Expired | ShedReason::Stopping) => {
+                self.shed(slot);
+            }
+            None => self.continue_flight(slot),
+        }
+    }
+
+    /// Hands the next part of the flight to the kernel; after the last part goes on as
+    /// the step's outcome says, without waiting for the send.
+    pub(super) fn continue_flight(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        let Some(task) = connection.task.as_mut() else { return };
+        let flight = &task.output[connection.flight_sent_bytes..];
+        if !flight.is_empty() {
+            let Some(buffer) = self.driver.take_buffer() else {
+                self.want_buffer(slot, |wanted| wanted.write = true);
+                return;
+            };
+            let part = flight.len().min(BUFFER_BYTES);
+            self.driver.bytes_mut(&buffer)[..part].copy_from_slice(&flight[..part]);
+            connection.flight_sent_bytes += part;
+            let last = connection.flight_sent_bytes == task.output.len();
+            let failed = matches!(task.outcome, StepOutcome::Failed(_));
+            let write = if last && failed { ClientWrite::LastAlert } else { ClientWrite::Flight };
+            self.send_to_client(slot, buffer, 0..part, write);
+            if !last {
+                return;
+            }
+        }
+        let Some(task) = self.table[slot].task.as_mut() else { return };
+        match std::mem::take(&mut task.outcome) {
+            StepOutcome::Established(session) => {
+                task.outcome = StepOutcome::Established(session);
+                self.establish(slot);
+            }
+            StepOutcome::Failed(HandshakeFailure { reason, detail }) => {
+                self.report_failure(slot, reason, None, detail);
+                if self.table[slot].client_write == ClientWrite::LastAlert {
+                    self.await_last_alert(slot, EndReason::HandshakeFailed);
+                } else {
+                    self.end(slot, EndReason::HandshakeFailed);
+                }
+            }
+            StepOutcome::NeedsInput | StepOutcome::Pending | StepOutcome::Shed(_) => {
+                task.output.clear();
+                self.table[slot].flight_sent_bytes = 0;
+                if self.table[slot].inbound.buffer.is_some() {
+                    self.handshake_input(slot);
+                } else {
+                    self.submit_if_ready(slot);
+                }
+            }
+        }
+    }
+
+    /// The session stands: ciphertext left over goes into a pool buffer, the credit goes
+    /// back, the upstream connection begins.
+    pub(super) fn establish(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        let Some(task) = connection.task.as_mut() else { return };
+        if !task.input.is_empty() {
+            let Some(buffer) = self.driver.take_buffer() else {
+                self.want_buffer(slot, |wanted| wanted.write = true);
+                return;
+            };
+            let end = BUFFER_HEADROOM_BYTES + task.input.len();
+            self.driver.bytes_mut(&buffer)[BUFFER_HEADROOM_BYTES..end].copy_from_slice(&task.input);
+            debug_assert!(connection.inbound.buffer.is_none(), "no receive during the last step");
+            connection.inbound.buffer = Some(buffer);
+            connection.inbound.cipher = BUFFER_HEADROOM_BYTES..end;
+        }
+        let Some(mut task) = connection.task.take() else { return };
+        if let StepOutcome::Established(session) = std::mem::take(&mut task.outcome) {
+            connection.session = Some(session);
+        }
+        task.reset();
+        self.credits.push(task);
+        let (Some(session), Some(epoch)) = (&connection.session, &connection.epoch) else { return };
+        let records = epoch.snapshot.records;
+        connection.sizer = RecordSizer::new(SMALL_STEP_IDLE_DEFAULT, records.small_bytes);
+        connection.phase = Phase::Connecting;
+        connection.header_due = true;
+        if let Some(counter) = self.metrics.handshake(&session.facts) {
+            counter.increment();
+        }
+        self.metrics.handshake_time.record(self.now.since(connection.accepted));
+        self.metrics.established.increment();
+        self.connect(slot);
+        if matches!(self.table[slot].phase, Phase::Connecting) {
+            if self.table[slot].inbound.buffer.is_some() {
+                self.open_records(slot);
+            } else {
+                self.receive_from_client(slot);
+            }
+        }
+    }
+
+    /// Starts connecting the next server of the pool.
+    fn connect(&mut self, slot: u32) {
+        let token = self.token(slot, KIND_UPSTREAM);
+        loop {
+            let connection = &mut self.table[slot];
+            let Some(epoch) = connection.epoch.as_ref() else { return };
+            let pool_index = epoch.snapshot.listeners[usize::from(connection.listener)].pool;
+            let pool = &epoch.snapshot.pools[pool_index];
+            let picked = epoch.balancers.borrow_mut()[pool_index].pick(&connection.tried);
+            let Some(picked) = picked else {
+                self.no_backend(slot);
+                return;
+            };
+            connection.tried.insert(picked);
+            match self.driver.connect(&pool.backends[picked].endpoint, token) {
+                Ok(socket) => {
+                    epoch.balancers.borrow_mut()[pool_index].opened(picked);
+                    connection.upstream = Some(socket);
+                    connection.backend = Some(picked);
+                    connection.connect_timed_out = false;
+                    connection.in_flight += 1;
+                    self.metrics.upstream_connections.increment();
+                    self.timers.arm(&mut self.table, slot, TimerClass::Connect, self.now);
+                    return;
+                }
+                Err(error) => {
+                    self.metrics.upstream_failed.increment();
+                    connection.connect_error = Some(error);
+                }
+            }
+        }
+    }
+
+    pub(super) fn connect_timed_out(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        connection.connect_timed_out = true;
+        if let Some(upstream) = &connection.upstream {
+            self.driver.cancel(upstream);
+        }
+        // Should the cancellation miss, it is tried again.
+        self.timers.arm(&mut self.table, slot, TimerClass::Connect, self.now);
+    }
+
+    pub(super) fn upstream_connected(&mut self, slot: u32, result: Result<(), Errno>) {
+        let connection = &mut self.table[slot];
+        match result {
+            Ok(()) => {
+                self.metrics.upstream_connected.increment();
+                connection.phase = Phase::Relaying;
+                self.begin_relay(slot);
+            }
+            Err(error) => {
+                let error =
+                    if connection.connect_timed_out { Errno(libc::ETIMEDOUT) } else { error };
+                self.metrics.upstream_failed.increment();
+                connection.connect_error = Some(error);
+                self.close_upstream(slot);
+                self.connect(slot);
+            }
+        }
+    }
+
+    fn no_backend(&mut self, slot: u32) {
+        let connection = &self.table[slot];
+        if let Some(epoch) = &connection.epoch {
+            let listener = &epoch.snapshot.listeners[usize::from(connection.listener)];
+            self.events.report(Event::NoBackend(NoBackend {
+                peer: connection.peer,
+                listener: listener.name.clone(),
+                pool: epoch.snapshot.pools[listener.pool].name.clone(),
+                attempts: connection.tried.count(),
+                last_error: connection.connect_error,
+            }));
+        }
+        self.fail_session(slot, AlertDescription::InternalError, EndReason::NoBackend);
+    }
+
+    /// Counts and reports a failed handshake.
+    fn report_failure(
+        &mut self,
+        slot: u32,
+        reason: FailureReason,
+        server_name: Option<Box<str>>,
+        detail: String,
+    ) {
+        self.metrics.failures[reason as usize].increment();
+        let connection = &self.table[slot];
+        let Some(epoch) = &connection.epoch else { return };
+        let credit = connection.at_worker.or(connection.task.as_ref().map(|task| task.credit));
+        let server_name = server_name.or_else(|| {
+            let name = self.server_names[credit? as usize].as_str();
+            (!name.is_empty()).then(|| Box::from(name))
+        });
+        self.events.report(Event::HandshakeFailed(HandshakeFailed {
+            peer: connection.peer,
+            listener: epoch.snapshot.listeners[usize::from(connection.listener)].name.clone(),
+            server_name,
+            reason,
+            detail,
+        }));
+    }
+
+    fn handshake_failed(&mut self, slot: u32, reason: FailureReason, detail: String) {
+        self.report_failure(slot, reason, None, detail);
+        self.end(slot, EndReason::HandshakeFailed);
+    }
+
+    /// Closes a connection on which nothing has been spent: by a reset, which costs
+    /// neither side anything more.
+    pub(super) fn shed(&mut self, slot: u32) {
+        self.abort(slot, EndReason::Shed);
+    }
+
+    /// Whether the header can leave alone now.
+    pub(super) fn header_can_leave_alone(&self, slot: u32) -> bool {
+        let connection = &self.table[slot];
+        connection.header_due
+            && connection.phase == Phase::Relaying
+            && connection.upstream_write == UpstreamWrite::None
+    }
+
+    pub(super) fn send_to_client(
+        &mut self,
+        slot: u32,
+        buffer: Buffer,
+        range: Range<usize>,
+        write: ClientWrite,
+    ) {
+        let token = self.token(slot, KIND_CLIENT);
+        let connection = &mut self.table[slot];
+        debug_assert_eq!(connection.client_write, ClientWrite::None, "one send at a time");
+        let Some(client) = &connection.client else {
+            self.driver.release(buffer);
+            return;
+        };
+        connection.outbound.sending_bytes = range.len();
+        connection.client_write = write;
+        connection.in_flight += 1;
+        self.driver.send(client, buffer, range, token);
+    }
+}
+
+/// Whether a whole record is at the start of `input`.
+fn holds_a_record(input: &[u8]) -> bool {
+    let [_, _, _, high, low, ..] = *input else { return false };
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    input.len() >= RECORD_HEADER_BYTES + length
+}

@@ -1,0 +1,567 @@
+//! Records in both directions, half-closes, control records, back-pressure.
+//!
+//! ```text
+//!   client ─receive─▶ [cipher] ─open in place─▶ [plain] ─send─▶ upstream server
+//!   client ◀─send── [cipher] ◀─seal in place── [plain] ◀─receive─ upstream server
+//! ```
+//!
+//! Each direction does one thing at a time, receive or send, so a peer that stalls
+//! stalls only its own direction and holds at most one buffer of it.
+
+use super::connection::{ClientWrite, Phase, UpstreamWrite};
+use super::lists::TimerClass;
+use super::metrics::EndReason;
+use super::{Engine, KIND_UPSTREAM};
+use crate::driver::{BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno, Readiness};
+use crate::handshake::HandshakeService;
+use crate::tls::record::{
+    AlertDescription, HEADER_BYTES_MAX, Opened, PLAINTEXT_BYTES_MAX, RecordError,
+    SEGMENT_PLAINTEXT_BYTES, TRAILER_BYTES_MAX,
+};
+use crate::upstream::proxy_protocol::{self, Header, ProxyProtocol};
+
+/// The PROXY header is written into the headroom.
+const _: () = assert!(proxy_protocol::HEADER_BYTES_MAX <= BUFFER_HEADROOM_BYTES);
+
+/// A full receive from upstream can be split into the smallest records in its buffer.
+const _: () = {
+    let records = PLAINTEXT_BYTES_MAX.div_ceil(SEGMENT_PLAINTEXT_BYTES);
+    let grown = PLAINTEXT_BYTES_MAX + records * (HEADER_BYTES_MAX + TRAILER_BYTES_MAX);
+    assert!(BUFFER_HEADROOM_BYTES - HEADER_BYTES_MAX + grown <= BUFFER_BYTES);
+};
+
+impl<D: Driver, H: HandshakeService> Engine<D, H> {
+    /// Both connections stand: send what is there, receive from both.
+    pub(super) fn begin_relay(&mut self, slot: u32) {
+        self.arm_activity_timer(slot);
+        let connection = &mut self.table[slot];
+        let Some(epoch) = &connection.epoch else { return };
+        let snapshot = &epoch.snapshot;
+        let pool = &snapshot.pools[snapshot.listeners[usize::from(connection.listener)].pool];
+        connection.header_due = pool.proxy_protocol != ProxyProtocol::None;
+        let wait = snapshot.timeouts.first_data_wait;
+        if !connection.inbound.plain.is_empty() || connection.inbound.ended {
+            self.forward(slot);
+        } else if connection.header_due {
+            if wait.is_zero() {
+                self.send_header_alone(slot);
+            } else {
+                self.timers.arm(&mut self.table, slot, TimerClass::FirstData, self.now);
+            }
+        }
+        if self.table[slot].phase == Phase::Relaying {
+            self.receive_from_upstream(slot);
+        }
+    }
+
+    // ---- client to upstream server ----
+
+    /// Opens every whole record in the buffer, then sends the plaintext on.
+    pub(super) fn open_records(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        let Some(session) = connection.session.as_mut() else { return };
+        let inbound = &mut connection.inbound;
+        let Some(buffer) = inbound.buffer.take() else { return };
+        if inbound.discarding {
+            inbound.cipher = 0..0;
+            self.driver.release(buffer);
+            self.receive_from_client(slot);
+            return;
+        }
+        let bytes = self.driver.bytes_mut(&buffer);
+        let mut records = 0;
+        let failure = loop {
+            let start = inbound.cipher.start;
+            match session.opener.open(&mut bytes[inbound.cipher.clone()]) {
+                Ok(Opened::Incomplete { total_bytes }) => {
+                    inbound.record_bytes = total_bytes;
+                    break None;
+                }
+                Ok(Opened::Data { plaintext, record_bytes }) => {
+                    records += 1;
+                    inbound.cipher.start += record_bytes;
+                    let opened = start + plaintext.start..start + plaintext.end;
+                    if inbound.plain.is_empty() {
+                        inbound.plain = opened;
+                    } else {
+                        // Close the gap that header and tag left, so that one send
+                        // takes all.
+                        let length = opened.len();
+                        bytes.copy_within(opened, inbound.plain.end);
+                        inbound.plain.end += length;
+                    }
+                }
+                Ok(Opened::KeyUpdate { record_bytes, respond }) => {
+                    inbound.cipher.start += record_bytes;
+                    connection.control_due.key_update |= respond;
+                }
+                Ok(Opened::RenegotiationRefused { record_bytes }) => {
+                    inbound.cipher.start += record_bytes;
+                    connection.control_due.no_renegotiation = true;
+                }
+                Ok(Opened::Ignored { record_bytes }) => inbound.cipher.start += record_bytes,
+                Ok(Opened::CloseNotify { record_bytes: _ }) => {
+                    // What follows is to be ignored (RFC 8446 section 6.1).
+                    inbound.cipher = 0..0;
+                    inbound.ended = true;
+                    break None;
+                }
+                Err(error) => break Some(error),
+            }
+        };
+        self.metrics.records_opened.add(records);
+        self.metrics.bytes_from_clients.add(inbound.plain.len() as u64);
+        if let Some(error) = failure {
+            self.driver.release(buffer);
+            self.client_broke_protocol(slot, &error);
+            return;
+        }
+        inbound.buffer = Some(buffer);
+        self.renew_activity_timer(slot);
+        if self.table[slot].control_due.any() {
+            self.flush_client(slot);
+        }
+        self.forward(slot);
+    }
+
+    /// Sends opened plaintext on, or carries the client's end, or receives more.
+    pub(super) fn forward(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        if connection.phase == Phase::Ending {
+            return;
+        }
+        let inbound = &mut connection.inbound;
+        if inbound.plain.is_empty() {
+            if inbound.ended {
+                self.carry_client_end(slot);
+            } else {
+                self.receive_more_ciphertext(slot);
+            }
+            return;
+        }
+        if connection.phase != Phase::Relaying || connection.upstream_write != UpstreamWrite::None {
+            return;
+        }
+        let Some(buffer) = inbound.buffer.take() else { return };
+        let mut range = inbound.plain.clone();
+        if connection.header_due {
+            let mut header = [0; proxy_protocol::HEADER_BYTES_MAX];
+            let length = self.proxy_header(slot, &mut header);
+            // The plaintext lies behind the headroom, so the header fits before it.
+            range.start -= length;
+            self.driver.bytes_mut(&buffer)[range.start..][..length]
+                .copy_from_slice(&header[..length]);
+            self.table[slot].header_due = false;
+        }
+        self.send_to_upstream(slot, buffer, range, UpstreamWrite::Data);
+    }
+
+    fn send_to_upstream(
+        &mut self,
+        slot: u32,
+        buffer: Buffer,
+        range: std::ops::Range<usize>,
+        write: UpstreamWrite,
+    ) {
+        let token = self.token(slot, KIND_UPSTREAM);
+        let connection = &mut self.table[slot];
+        let Some(upstream) = &connection.upstream else {
+            self.driver.release(buffer);
+            return;
+        };
+        connection.inbound.sending_bytes = range.len();
+        connection.upstream_write = write;
+        connection.in_flight += 1;
+        self.driver.send(upstream, buffer, range, token);
+    }
+
+    /// The header has waited long enough for plaintext to go with it.
+    pub(super) fn send_header_alone(&mut self, slot: u32) {
+        self.arm_activity_timer(slot);
+        if !self.header_can_leave_alone(slot) {
+            return;
+        }
+        let Some(buffer) = self.driver.take_buffer() else {
+            self.want_buffer(slot, |wanted| wanted.write = true);
+            return;
+        };
+        let mut header = [0; proxy_protocol::HEADER_BYTES_MAX];
+        let length = self.proxy_header(slot, &mut header);
+        self.driver.bytes_mut(&buffer)[..length].copy_from_slice(&header[..length]);
+        self.table[slot].header_due = false;
+        self.send_to_upstream(slot, buffer, 0..length, UpstreamWrite::Header);
+    }
+
+    /// Writes the PROXY header; returns its length.
+    fn proxy_header(&self, slot: u32, out: &mut [u8]) -> usize {
+        let connection = &self.table[slot];
+        let (Some(epoch), Some(session), Some(client)) =
+            (&connection.epoch, &connection.session, &connection.client)
+        else {
+            return 0;
+        };
+        let snapshot = &epoch.snapshot;
+        let pool = &snapshot.pools[snapshot.listeners[usize::from(connection.listener)].pool];
+        // A socket that was reset a moment ago has no name any more; its bytes go
+        // nowhere, so the peer's own address does as well as any.
+        let destination = self.driver.local_address(client).unwrap_or(connection.peer);
+        let header = Header { source: connection.peer, destination, session: &session.facts };
+        proxy_protocol::encode(pool.proxy_protocol, &header, out)
+            .expect("HEADER_BYTES_MAX is what the largest header takes")
+    }
+
+    pub(super) fn upstream_sent(
+        &mut self,
+        slot: u32,
+        result: Result<usize, Errno>,
+        buffer: Buffer,
+    ) {
+        let connection = &mut self.table[slot];
+        let write = std::mem::take(&mut connection.upstream_write);
+        let complete = result == Ok(connection.inbound.sending_bytes);
+        if write == UpstreamWrite::Header {
+            self.driver.release(buffer);
+        } else {
+            connection.inbound.plain = 0..0;
+            connection.inbound.buffer = Some(buffer);
+        }
+        if complete {
+            self.renew_activity_timer(slot);
+            self.forward(slot);
+        } else {
+            // The server takes no more. What it still has to say goes to the client;
+            // whether that was a reset, the receive from it will tell.
+            self.discard_from_client(slot);
+        }
+    }
+
+    /// The upstream server takes no more: what the client sends is thrown away until it
+    /// ends or the half-closed timeout passes.
+    fn discard_from_client(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        connection.inbound.discarding = true;
+        connection.inbound.finished = true;
+        connection.inbound.plain = 0..0;
+        self.release_inbound(slot);
+        self.arm_activity_timer(slot);
+        let connection = &self.table[slot];
+        if connection.outbound.finished && connection.inbound.ended {
+            self.end(slot, EndReason::Finished);
+        } else {
+            self.receive_from_client(slot);
+        }
+    }
+
+    /// Receives behind the partial record in the buffer, or into a fresh buffer.
+    fn receive_more_ciphertext(&mut self, slot: u32) {
+        let inbound = &mut self.table[slot].inbound;
+        if inbound.cipher.is_empty() {
+            self.release_inbound(slot);
+        } else if let Some(buffer) = &inbound.buffer
+            && inbound.cipher.start + inbound.record_bytes > BUFFER_BYTES
+        {
+            // The rest of the record would not fit behind it.
+            let length = inbound.cipher.len();
+            let to = BUFFER_HEADROOM_BYTES;
+            self.driver.bytes_mut(buffer).copy_within(inbound.cipher.clone(), to);
+            inbound.cipher = to..to + length;
+        }
+        self.receive_from_client(slot);
+    }
+
+    /// The client's TCP stream ended after the handshake.
+    pub(super) fn client_ended(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        let Some(epoch) = &connection.epoch else { return };
+        if connection.inbound.discarding {
+            connection.inbound.ended = true;
+            if connection.outbound.finished {
+                self.end(slot, EndReason::Finished);
+            }
+            return;
+        }
+        self.metrics.truncations.increment();
+        let mid_record = !connection.inbound.cipher.is_empty();
+        if mid_record || epoch.snapshot.records.strict_truncation {
+            // Part of the stream is missing for certain, or must be assumed to be.
+            self.abort(slot, EndReason::ClientReset);
+            return;
+        }
+        connection.inbound.ended = true;
+        self.forward(slot);
+    }
+
+    /// All of the client's data was sent on: pass its end on too.
+    fn carry_client_end(&mut self, slot: u32) {
+        self.release_inbound(slot);
+        let connection = &mut self.table[slot];
+        if connection.phase != Phase::Relaying
+            || connection.inbound.finished
+            || connection.upstream_write != UpstreamWrite::None
+        {
+            return;
+        }
+        if connection.header_due {
+            // The server learns of the client even if it had nothing to say.
+            self.send_header_alone(slot);
+            return;
+        }
+        connection.inbound.finished = true;
+        if let Some(upstream) = &connection.upstream {
+            self.driver.shutdown_write(upstream);
+        }
+        self.arm_activity_timer(slot);
+        if self.table[slot].outbound.finished {
+            self.end(slot, EndReason::Finished);
+        }
+    }
+
+    // ---- upstream server to client ----
+
+    pub(super) fn receive_from_upstream(&mut self, slot: u32) {
+        let token = self.token(slot, KIND_UPSTREAM);
+        let connection = &mut self.table[slot];
+        let Some(upstream) = &connection.upstream else { return };
+        let outbound = &mut connection.outbound;
+        if outbound.receiving || outbound.ended || outbound.buffer.is_some() {
+            return;
+        }
+        let readiness = outbound.readiness.take().unwrap_or(Readiness::Unlikely);
+        outbound.receiving = true;
+        connection.in_flight += 1;
+        self.driver.receive(upstream, PLAINTEXT_BYTES_MAX, readiness, token);
+    }
+
+    pub(super) fn upstream_received(
+        &mut self,
+        slot: u32,
+        result: Result<usize, Errno>,
+        buffer: Option<Buffer>,
+        more: bool,
+    ) {
+        let outbound = &mut self.table[slot].outbound;
+        outbound.readiness = more.then_some(Readiness::Likely);
+        match (result, buffer) {
+            (Ok(count @ 1..), Some(buffer)) => {
+                outbound.plain = BUFFER_HEADROOM_BYTES..BUFFER_HEADROOM_BYTES + count;
+                outbound.buffer = Some(buffer);
+                self.metrics.bytes_to_clients.add(count as u64);
+                self.renew_activity_timer(slot);
+                self.flush_client(slot);
+            }
+            (Ok(_), buffer) => {
+                self.release(buffer);
+                self.table[slot].outbound.ended = true;
+                self.flush_client(slot);
+            }
+            (Err(Errno(libc::ENOBUFS)), buffer) => {
+                self.release(buffer);
+                self.want_buffer(slot, |wanted| wanted.outbound = true);
+            }
+            (Err(_), buffer) => {
+                self.release(buffer);
+                self.abort(slot, EndReason::UpstreamReset);
+            }
+        }
+    }
+
+    /// Writes to the client what is due, in this order: control records, data, the end.
+    /// Does nothing while a send is in flight; its completion comes back here.
+    pub(super) fn flush_client(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        if connection.client_write != ClientWrite::None
+            || connection.session.is_none()
+            || connection.phase == Phase::Ending
+        {
+            return;
+        }
+        if connection.control_due.any() {
+            self.send_control(slot);
+        } else if connection.outbound.buffer.is_some() {
+            self.seal_and_send(slot);
+        } else if connection.outbound.ended {
+            if !connection.outbound.finished {
+                self.send_close_notify(slot);
+            }
+        } else if connection.phase == Phase::Relaying {
+            self.receive_from_upstream(slot);
+        }
+    }
+
+    fn seal_and_send(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        let Some(session) = connection.session.as_mut() else { return };
+        let Some(buffer) = connection.outbound.buffer.take() else { return };
+        let plain = std::mem::take(&mut connection.outbound.plain);
+        let record_bytes_max = connection.sizer.next(self.now, plain.len());
+        let records = plain.len().div_ceil(record_bytes_max);
+        match session.sealer.seal_run(self.driver.bytes_mut(&buffer), plain, record_bytes_max) {
+            Ok(cipher) => {
+                self.metrics.records_sealed.add(records as u64);
+                connection.control_due.key_update |= session.sealer.key_update_due();
+                self.send_to_client(slot, buffer, cipher, ClientWrite::Data);
+            }
+            Err(_) => {
+                // TLS 1.2 has no KeyUpdate: the key is used up.
+                self.driver.release(buffer);
+                self.abort(slot, EndReason::KeyLimit);
+            }
+        }
+    }
+
+    fn send_control(&mut self, slot: u32) {
+        let Some(buffer) = self.driver.take_buffer() else {
+            self.want_buffer(slot, |wanted| wanted.write = true);
+            return;
+        };
+        let connection = &mut self.table[slot];
+        let due = std::mem::take(&mut connection.control_due);
+        let Some(session) = connection.session.as_mut() else {
+            self.driver.release(buffer);
+            return;
+        };
+        let out = self.driver.bytes_mut(&buffer);
+        let mut length = 0;
+        let mut written = Ok(0);
+        if due.no_renegotiation {
+            written = session.sealer.alert(AlertDescription::NoRenegotiation, out);
+            length += written.unwrap_or(0);
+        }
+        if due.key_update && written.is_ok() {
+            written = session.sealer.key_update(false, &mut out[length..]);
+            length += written.unwrap_or(0);
+        }
+        if written.is_ok() && length > 0 {
+            self.send_to_client(slot, buffer, 0..length, ClientWrite::Control);
+        } else {
+            self.driver.release(buffer);
+            self.abort(slot, EndReason::KeyLimit);
+        }
+    }
+
+    fn send_close_notify(&mut self, slot: u32) {
+        let Some(buffer) = self.driver.take_buffer() else {
+            self.want_buffer(slot, |wanted| wanted.write = true);
+            return;
+        };
+        match self.write_alert(slot, &buffer, AlertDescription::CloseNotify) {
+            Some(length) => {
+                self.send_to_client(slot, buffer, 0..length, ClientWrite::CloseNotify);
+            }
+            None => {
+                self.driver.release(buffer);
+                self.abort(slot, EndReason::KeyLimit);
+            }
+        }
+    }
+
+    /// Seals an alert into the buffer; `None` if the key is used up.
+    pub(super) fn write_alert(
+        &mut self,
+        slot: u32,
+        buffer: &Buffer,
+        alert: AlertDescription,
+    ) -> Option<usize> {
+        let session = self.table[slot].session.as_mut()?;
+        let out = self.driver.bytes_mut(buffer);
+        session.sealer.alert(alert, out).ok()
+    }
+
+    pub(super) fn client_sent(&mut self, slot: u32, result: Result<usize, Errno>, buffer: Buffer) {
+        self.driver.release(buffer);
+        let connection = &mut self.table[slot];
+        let write = std::mem::take(&mut connection.client_write);
+        if result != Ok(connection.outbound.sending_bytes) {
+            if connection.session.is_some() {
+                self.abort(slot, EndReason::ClientReset);
+            } else {
+                self.abort(slot, EndReason::HandshakeFailed);
+            }
+            return;
+        }
+        match write {
+            ClientWrite::Flight if connection.phase == Phase::Handshaking => {
+                if connection.task.is_some() {
+                    self.continue_flight(slot);
+                }
+            }
+            ClientWrite::CloseNotify => {
+                connection.outbound.finished = true;
+                let both = connection.inbound.finished
+                    && (!connection.inbound.discarding || connection.inbound.ended);
+                if let Some(client) = &connection.client {
+                    self.driver.shutdown_write(client);
+                }
+                if both {
+                    self.end(slot, EndReason::Finished);
+                } else {
+                    self.arm_activity_timer(slot);
+                }
+            }
+            ClientWrite::None | ClientWrite::LastAlert => {}
+            ClientWrite::Flight | ClientWrite::Control | ClientWrite::Data => {
+                if write == ClientWrite::Data {
+                    self.renew_activity_timer(slot);
+                }
+                self.flush_client(slot);
+            }
+        }
+    }
+
+    /// The client's records are not acceptable: tell it why, cut the server off.
+    fn client_broke_protocol(&mut self, slot: u32, error: &RecordError) {
+        match error.alert() {
+            Some(alert) => self.fail_session(slot, alert, EndReason::ClientProtocol),
+            None => self.abort(slot, EndReason::ClientReset),
+        }
+    }
+
+    // ---- both ----
+
+    /// What waited for a buffer to write with goes on.
+    pub(super) fn resume_write(&mut self, slot: u32) {
+        match self.table[slot].phase {
+            Phase::Handshaking => self.continue_flight(slot),
+            Phase::Connecting | Phase::Relaying => {
+                if self.table[slot].inbound.ended || self.table[slot].header_due {
+                    self.forward_or_header(slot);
+                }
+                self.flush_client(slot);
+            }
+            Phase::Free | Phase::ClientHello | Phase::Parked | Phase::Ending => {}
+        }
+    }
+
+    fn forward_or_header(&mut self, slot: u32) {
+        if self.table[slot].inbound.plain.is_empty() {
+            self.send_header_alone(slot);
+            if self.table[slot].inbound.ended {
+                self.forward(slot);
+            }
+        } else {
+            self.forward(slot);
+        }
+    }
+
+    fn activity_class(&self, slot: u32) -> TimerClass {
+        let connection = &self.table[slot];
+        if connection.inbound.finished || connection.outbound.finished {
+            TimerClass::HalfClosed
+        } else {
+            TimerClass::Idle
+        }
+    }
+
+    pub(super) fn arm_activity_timer(&mut self, slot: u32) {
+        let class = self.activity_class(slot);
+        self.timers.arm(&mut self.table, slot, class, self.now);
+    }
+
+    fn renew_activity_timer(&mut self, slot: u32) {
+        // The Connect and FirstData timers are not for activity to put off.
+        if matches!(self.table[slot].timer, Some(TimerClass::Idle | TimerClass::HalfClosed)) {
+            let class = self.activity_class(slot);
+            self.timers.renew(&mut self.table, slot, class, self.now);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The configuration as an engine sees it: one immutable snapshot per reload.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::tls::policy::Policy;
+use crate::upstream::pool::{Balancer, Pool};
+
+/// Everything about the configuration that an engine asks for while it runs.
+/// Connections keep the snapshot they began with.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts reloads, from 1.
+    pub generation: u64,
+    /// One per listening socket of the driver, in the same order.
+    pub listeners: Vec<Listener>,
+    /// The pools that listeners name by index.
+    pub pools: Vec<Arc<Pool>>,
+    /// Durations of the timer classes.
+    pub timeouts: Timeouts,
+    /// Record sizes and stream ends.
+    pub records: Records,
+}
+
+/// What a listening socket leads to.
+#[derive(Debug)]
+pub struct Listener {
+    /// For logs and metrics.
+    pub name: Arc<str>,
+    /// Certificates and protocol choices.
+    pub policy: Arc<Policy>,
+    /// Index into [`Snapshot::pools`].
+    pub pool: usize,
+}
+
+/// Durations of the timer classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From accept to the complete ClientHello.
+    pub client_hello: Duration,
+    /// From the complete ClientHello to the established session.
+    pub handshake: Duration,
+    /// For one upstream connection attempt.
+    pub connect: Duration,
+    /// Without a byte in either direction.
+    pub idle: Duration,
+    /// The same, once one direction has ended.
+    pub half_closed: Duration,
+    /// How long the PROXY header waits for the first plaintext, to leave in one send.
+    pub first_data_wait: Duration,
+}
+
+/// How records are made and how an unannounced end is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Records {
+    /// Bytes that go in one-segment records after an idle time.
+    pub small_bytes: u32,
+    /// A client that closes without close_notify is cut off, not half-closed.
+    pub strict_truncation: bool,
+}
+
+/// A snapshot together with this engine's own state for it.
+#[derive(Debug)]
+pub(super) struct Epoch {
+    pub snapshot: Arc<Snapshot>,
+    pub balancers: RefCell<Vec<Balancer>>,
+}
+
+impl Epoch {
+    /// Begins the first epoch.
+    pub(super) fn first(snapshot: Arc<Snapshot>, rotation: usize) -> Self {
+        let balancers = snapshot.pools.iter().map(|pool| Balancer::new(pool, rotation)).collect();
+        Self { snapshot, balancers: RefCell::new(balancers) }
+    }
+
+    /// Begins the epoch after `self`: servers that stay keep their connection counts.
+    pub(super) fn next(&self, snapshot: Arc<Snapshot>) -> Self {
+        let old = self.balancers.borrow();
+        let balancers = snapshot
+            .pools
+            .iter()
+            .map(|pool| {
+                let before = self.snapshot.pools.iter().position(|other| other.name == pool.name);
+                match before {
+                    Some(index) => old[index].carry_over(&self.snapshot.pools[index], pool),
+                    None => Balancer::new(pool, 0),
+                }
+            })
+            .collect();
+        Self { snapshot, balancers: RefCell::new(balancers) }
+    }
+}

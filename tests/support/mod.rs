@@ -1,0 +1,4 @@
+//! What several test files share. Each file compiles its own copy and uses a part.
+#![allow(dead_code, unreachable_pub)]
+
+pub mod tls_client;
