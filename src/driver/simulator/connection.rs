@@ -164,6 +164,8 @@ pub(super) struct Connection {
     pub(super) peer: PeerEnd,
     pub(super) planned: Vec<Planned>,
     pub(super) suffered: Vec<Fault>,
+    /// The engine got it from a listener.
+    pub(super) accepted: bool,
     /// Bytes that went either way.
     pub(super) bytes: u64,
 }
@@ -194,6 +196,7 @@ impl Connection {
             },
             planned: Vec::new(),
             suffered: Vec::new(),
+            accepted: false,
             bytes: 0,
         }
     }

@@ -14,7 +14,7 @@ use super::connection::{Connection, Planned, Stage};
 use super::faults::{Fault, Faults, PeerFaults};
 use super::operations::OperationId;
 use super::peer::{Line, Next, Peer};
-use super::random::{Chance, Random};
+use super::random::Random;
 use super::trace::Trace;
 use super::{TURN_COST_MAX, errno};
 use crate::clock::Moment;
@@ -175,14 +175,9 @@ impl World {
         &self.connection(id).suffered
     }
 
-    /// Whether the clock of this run can jump.
-    pub fn clock_jumps(&self) -> bool {
-        self.faults.clock_jump != Chance::NEVER
-    }
-
-    /// Whether the engine holds the socket of this connection.
-    pub fn is_open(&self, id: ConnectionId) -> bool {
-        !matches!(self.connection(id).engine.stage, Stage::Closed | Stage::Backlog)
+    /// Whether an accept of the engine got this client.
+    pub fn was_accepted(&self, id: ConnectionId) -> bool {
+        self.connection(id).accepted
     }
 
     /// The simulated time.
@@ -426,6 +421,7 @@ impl World {
         self.note("accept", id.number(), 0);
         let connection = self.connection_mut(id);
         connection.engine.stage = Stage::Open;
+        connection.accepted = true;
         Some((operation, Ok((id.socket(), connection.peer.address))))
     }
 
