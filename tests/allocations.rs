@@ -66,7 +66,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 const CONNECTIONS: usize = 8;
-const ROUNDS: usize = 450;
+const ROUNDS: usize = 800;
 const RECORDS_PER_ROUND: usize = 16;
 const RECORD_BYTES: usize = 1_024;
 
@@ -74,6 +74,8 @@ const RECORD_BYTES: usize = 1_024;
 fn relaying_a_hundred_thousand_records_makes_no_heap_call_on_the_engine() {
     let backend = echo_server();
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    // Accepted sockets inherit it, as from the listeners that a start makes.
+    socket2::SockRef::from(&listener).set_tcp_nodelay(true).expect("nodelay");
     let address = listener.local_addr().expect("address");
     let commands = CommandQueue::default();
     let doorbell = Arc::new(Doorbell::new().expect("eventfd"));

@@ -195,7 +195,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 let mut task = self.credits.pop().expect("callers check that a credit is free");
                 task.slot = slot;
                 task.generation = connection.generation;
-                task.deadline = connection.accepted.after(epoch.snapshot.timeouts.handshake);
+                task.deadline = self.now.after(epoch.snapshot.timeouts.handshake);
                 task.class = match (admission.symmetric_only, admission.key) {
                     (true, _) => CostClass::Resumption,
                     (false, KeyKind::EllipticCurve) => CostClass::EllipticCurve,

@@ -41,6 +41,8 @@ impl Running {
 
 fn start(backend: Endpoint, proxy_protocol: ProxyProtocol) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    // Accepted sockets inherit it, as from the listeners that a start makes.
+    socket2::SockRef::from(&listener).set_tcp_nodelay(true).expect("nodelay");
     let address = listener.local_addr().expect("address");
     let commands = CommandQueue::default();
     let doorbell = Arc::new(Doorbell::new().expect("eventfd"));

@@ -1,0 +1,999 @@
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::endpoint::Endpoint;
+use crate::tls::names::Group;
+use crate::tls::policy::UnknownServerName;
+use crate::tls::{CryptoLibrary, Version};
+use crate::upstream::{Balance, Pool, ProxyProtocol};
+
+const EXAMPLE: &str = include_str!("../../docs/examples/forebay.toml");
+
+/// The least that is complete.
+const MINIMAL: &str = r#"
+[[listener]]
+address = "0.0.0.0:443"
+certificates = ["site.pem"]
+pool = "web"
+[[pool]]
+name = "web"
+backends = ["10.0.0.1:8080"]
+"#;
+
+fn parsed(text: &str) -> (Option<Settings>, Vec<Finding>) {
+    parse(text, Path::new("/etc/forebay/forebay.toml"))
+}
+
+fn settings(text: &str) -> Settings {
+    let (settings, findings) = parsed(text);
+    assert_eq!(findings, [], "{}", lines(&findings));
+    settings.expect("there are no findings")
+}
+
+fn lines(findings: &[Finding]) -> String {
+    let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+/// What `text` in front of the minimal file is told, without the file's directory.
+fn told(text: &str) -> String {
+    told_exactly(&format!("{text}\n{MINIMAL}"))
+}
+
+fn told_exactly(text: &str) -> String {
+    let (settings, findings) = parsed(text);
+    assert_eq!(settings.is_none(), findings.iter().any(Finding::is_error));
+    lines(&findings).replace("/etc/forebay/forebay.toml:", "")
+}
+
+/// A file with one listener that has `keys`, and one pool "web".
+fn listener(keys: &str) -> String {
+    let pool = "[[pool]]\nname = \"web\"\nbackends = [\"10.0.0.1:80\"]";
+    told_exactly(&format!("{pool}\n[[listener]]\n{keys}"))
+}
+
+/// A file with one pool that has `keys`.
+fn pool(keys: &str) -> String {
+    let listener = "[[listener]]\naddress = \":443\"\ncertificates = [\"a\"]\npool = \"web\"";
+    told_exactly(&format!("{listener}\n[[pool]]\nname = \"web\"\n{keys}"))
+}
+
+const LISTENER: &str = "address = \":443\"\ncertificates = [\"a.pem\"]\npool = \"web\"\n";
+
+// ── What a right file says ──────────────────────────────────────────────────────────
+
+#[test]
+fn the_minimal_file_gets_every_default() {
+    let settings = settings(MINIMAL);
+    assert_eq!(settings.file, Path::new("/etc/forebay/forebay.toml"));
+    assert_eq!(settings.engine, EngineSettings::default());
+    assert_eq!(settings.handshake, HandshakeSettings::default());
+    assert_eq!(settings.timeouts, TimeoutSettings::default());
+    assert_eq!(settings.tls, TlsSettings::default());
+    assert_eq!(settings.log, LogSettings::default());
+    assert_eq!(settings.admin, AdminSettings::default());
+    let [listener] = &settings.listeners[..] else { panic!("one listener") };
+    assert_eq!(listener.name, "0.0.0.0:443");
+    assert_eq!(listener.unknown_sni, UnknownServerName::Default);
+    assert_eq!(listener.default_certificate, None);
+    assert!(listener.alpn.is_empty());
+    assert_eq!(listener.policy, settings.tls.policy);
+    let [pool] = &settings.pools[..] else { panic!("one pool") };
+    assert_eq!((pool.balance, pool.proxy_protocol), (Balance::RoundRobin, ProxyProtocol::None));
+}
+
+#[test]
+fn values_keep_the_place_they_were_written_at() {
+    let settings = settings(MINIMAL);
+    let certificate = &settings.listeners[0].certificates[0];
+    assert_eq!(certificate.value, Path::new("/etc/forebay/site.pem"));
+    let finding = settings
+        .error(&certificate.place, "the key does not match")
+        .with_help("put the right key behind the chain");
+    assert_eq!(
+        finding.to_string(),
+        "/etc/forebay/forebay.toml:4:17: error: listener[0].certificates[0]: \
+         the key does not match; put the right key behind the chain"
+    );
+}
+
+#[test]
+fn every_key_reaches_its_setting() {
+    let settings = settings(
+        r#"
+        [engine]
+        engines = 2
+        cpus = [0, "2-3"]
+        max_connections = 1_000
+        buffers = 64
+        backlog = 100
+        [handshake]
+        workers = 1
+        cpus = [1]
+        credits = 32
+        patience = "50ms"
+        queue = { continuation = 1, resumption = 2, ec = 3, rsa = 4 }
+        [timeouts]
+        client_hello = "1s"
+        handshake = "2s"
+        connect = "500ms"
+        idle = "1h"
+        half_closed = "3s"
+        drain = "2m"
+        first_data_wait = "0ms"
+        [tls]
+        provider = "ring"
+        minimum_version = "1.3"
+        cipher_suites = ["TLS_CHACHA20_POLY1305_SHA256"]
+        groups = ["P-256", "X25519"]
+        small_records = "64KiB"
+        strict_truncation = true
+        [log]
+        level = "debug"
+        failures_per_second = 0
+        [admin]
+        address = "[::1]:9440"
+        [[listener]]
+        name = "one"
+        address = ["0.0.0.0:443", "[2001:db8::1]:443"]
+        certificates = "a.pem"
+        default_certificate = "/b.pem"
+        unknown_sni = "reject"
+        alpn = ["h2"]
+        pool = "second"
+        minimum_version = "1.2"
+        cipher_suites = ["TLS_AES_128_GCM_SHA256", "ECDHE-RSA-AES128-GCM-SHA256"]
+        [[listener]]
+        address = ":8443"
+        certificates = ["a.pem"]
+        pool = "first"
+        [[pool]]
+        name = "first"
+        backends = ["unix:run/app.sock"]
+        [[pool]]
+        name = "second"
+        backends = ["[2001:db8::2]:80", "app.example:8080"]
+        balance = "least_connections"
+        proxy_protocol = "v1"
+        "#,
+    );
+    let Settings { engine, handshake, timeouts, tls, log, admin, .. } = &settings;
+    assert_eq!(
+        *engine,
+        EngineSettings {
+            engines: Some(2),
+            cpus: vec![0, 2, 3],
+            max_connections: 1_000,
+            buffers: Some(64),
+            backlog: 100
+        }
+    );
+    assert_eq!(handshake.workers, Some(1));
+    assert_eq!(handshake.cpus, [1]);
+    assert_eq!((handshake.credits, handshake.patience), (32, Duration::from_millis(50)));
+    assert_eq!(handshake.queue.bounds(1_000), [1, 2, 3, 4]);
+    let seconds = Duration::from_secs;
+    assert_eq!(
+        *timeouts,
+        TimeoutSettings {
+            client_hello: seconds(1),
+            handshake: seconds(2),
+            connect: Duration::from_millis(500),
+            idle: seconds(3_600),
+            half_closed: seconds(3),
+            drain: seconds(120),
+            first_data_wait: Duration::ZERO,
+        }
+    );
+    let policy = TlsPolicy {
+        minimum_version: Version::Tls13,
+        cipher_suites: vec!["TLS_CHACHA20_POLY1305_SHA256".parse().unwrap()],
+        groups: vec![Group::SECP256R1, Group::X25519],
+    };
+    assert_eq!(
+        *tls,
+        TlsSettings {
+            provider: CryptoLibrary::Ring,
+            policy: policy.clone(),
+            small_records_bytes: 65_536,
+            strict_truncation: true
+        }
+    );
+    assert_eq!((log.level, log.failures_per_second), (tracing::Level::DEBUG, 0));
+    assert_eq!(admin.address.as_ref().unwrap().value, "[::1]:9440".parse().unwrap());
+
+    let [one, other] = &settings.listeners[..] else { panic!("two listeners") };
+    assert_eq!(one.name, "one");
+    let addresses: Vec<String> = one.addresses.iter().map(|at| at.value.to_string()).collect();
+    assert_eq!(addresses, ["0.0.0.0:443", "[2001:db8::1]:443"]);
+    assert_eq!(one.certificates[0].value, Path::new("/etc/forebay/a.pem"));
+    assert_eq!(one.default_certificate.as_ref().unwrap().value, Path::new("/b.pem"));
+    assert_eq!(one.unknown_sni, UnknownServerName::Reject);
+    assert_eq!(one.alpn, ["h2"]);
+    assert_eq!(one.pool, 1);
+    assert_eq!(one.policy.minimum_version, Version::Tls12);
+    let suites: Vec<u16> =
+        one.policy.cipher_suites.iter().map(|suite| suite.code_point()).collect();
+    assert_eq!(suites, [0x1301, 0xc02f]);
+    assert_eq!(one.policy.groups, policy.groups, "not overridden");
+    assert_eq!((other.name.as_str(), other.pool), (":8443", 0));
+    assert_eq!(other.policy, policy);
+
+    let second = &settings.pools[1];
+    assert_eq!(second.balance, Balance::LeastConnections);
+    assert_eq!(second.proxy_protocol, ProxyProtocol::V1);
+    let host = BackendAddress::Host { host: "app.example".into(), port: 8080 };
+    assert_eq!(second.backends[1].value, host);
+}
+
+#[test]
+fn ring_has_no_post_quantum_group_by_default() {
+    let settings = settings(&format!("[tls]\nprovider = \"ring\"\n{MINIMAL}"));
+    let groups = [Group::X25519, Group::SECP256R1, Group::SECP384R1];
+    assert_eq!(settings.tls.policy.groups, groups);
+    assert_eq!(settings.listeners[0].policy.groups, groups);
+}
+
+#[test]
+fn connections_and_buffers_are_divided_among_engines() {
+    let engine = EngineSettings { max_connections: 1_000, ..EngineSettings::default() };
+    assert_eq!(engine.connections_per_engine(3), 334);
+    assert_eq!(engine.buffers_per_engine(3), 668);
+    let engine = EngineSettings { max_connections: 1 << 22, ..engine };
+    assert_eq!(engine.buffers_per_engine(1), EngineSettings::BUFFERS_MAX);
+    let engine = EngineSettings { buffers: Some(16), ..engine };
+    assert_eq!(engine.buffers_per_engine(1), 16);
+}
+
+#[test]
+fn queues_are_bounded_by_the_credits_unless_written() {
+    assert_eq!(QueueSettings::default().bounds(256), [256, 256, 256, 192]);
+    assert_eq!(QueueSettings::default().bounds(1), [1, 1, 1, 1]);
+}
+
+// ── The example file ────────────────────────────────────────────────────────────────
+
+#[test]
+fn the_example_file_parses_without_findings() {
+    settings(EXAMPLE);
+}
+
+/// The example's commented keys, put in force.
+fn example_with_defaults_written_out() -> String {
+    let uncomment = |line: &'static str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|first: char| first.is_ascii_lowercase()) => rest,
+        _ => line,
+    };
+    EXAMPLE.lines().map(uncomment).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn each_default_is_what_the_example_says() {
+    let (as_is, mut written_out) =
+        (settings(EXAMPLE), settings(&example_with_defaults_written_out()));
+    // Written out, it is the default for one engine.
+    let credits = written_out.handshake.credits;
+    assert_eq!(written_out.handshake.queue.bounds(credits), as_is.handshake.queue.bounds(credits));
+    written_out.handshake.queue = QueueSettings::default();
+    assert_eq!(as_is.engine, written_out.engine);
+    assert_eq!(as_is.handshake, written_out.handshake);
+    assert_eq!(as_is.timeouts, written_out.timeouts);
+    assert_eq!(as_is.tls, written_out.tls);
+    assert_eq!(as_is.log, written_out.log);
+    assert_eq!(as_is.listeners[0].unknown_sni, written_out.listeners[0].unknown_sni);
+    assert_eq!(as_is.pools[0].balance, written_out.pools[0].balance);
+}
+
+#[test]
+fn the_example_shows_every_key() {
+    let text = example_with_defaults_written_out();
+    let document = DeTable::parse(&text).unwrap();
+    for (table, keys) in TABLES {
+        let value = document.get_ref().get(table).unwrap().get_ref();
+        let shown = value.as_table().or_else(|| value.get(0)?.get_ref().as_table()).unwrap();
+        for key in keys {
+            let inherited = table == "listener" && tls::KEYS.contains(key);
+            assert!(inherited || shown.contains_key(*key), "{table}.{key} is not shown");
+        }
+    }
+}
+
+// ── What a wrong file is told ───────────────────────────────────────────────────────
+
+#[test]
+fn an_unknown_key_is_told_the_nearest() {
+    assert_eq!(
+        listener(&format!("{LISTENER}certificats = []")),
+        "8:1: error: listener[0].certificats: unknown key; did you mean `certificates`?"
+    );
+    assert_eq!(
+        told("[timeouts]\nclienthello = \"5s\""),
+        "2:1: error: timeouts.clienthello: unknown key; did you mean `client_hello`?"
+    );
+    assert_eq!(
+        told("handshake.queue.ras = 5"),
+        "1:17: error: handshake.queue.ras: unknown key; did you mean `rsa`?"
+    );
+}
+
+#[test]
+fn a_key_in_the_wrong_table_is_told_the_right_one() {
+    assert_eq!(
+        told("[engine]\nidle = \"5m\""),
+        "2:1: error: engine.idle: unknown key; it belongs in [timeouts]"
+    );
+    assert_eq!(
+        told("address = \":443\""),
+        "1:1: error: address: unknown key; it belongs in [admin] or [[listener]]"
+    );
+}
+
+#[test]
+fn a_key_like_no_other_is_told_all_keys() {
+    assert_eq!(
+        told("[log]\nzzz = 1"),
+        "2:1: error: log.zzz: unknown key; the keys here are level, failures_per_second"
+    );
+}
+
+#[test]
+fn an_unknown_table_is_told_the_nearest() {
+    assert_eq!(told("[engin]"), "1:2: error: engin: unknown table; did you mean [engine]?");
+    assert_eq!(
+        told("[[listeners]]"),
+        "1:3: error: listeners: unknown table; did you mean [[listener]]?"
+    );
+    assert_eq!(
+        told("[zzz]"),
+        "1:2: error: zzz: unknown table; the tables are [engine], [handshake], [timeouts], \
+         [tls], [log], [admin], [[listener]] or [[pool]]"
+    );
+}
+
+#[test]
+fn a_single_table_where_a_list_belongs_is_told_the_brackets() {
+    assert_eq!(
+        told_exactly(&MINIMAL.replace("[[pool]]", "[pool]")),
+        "5:8: error: listener[0].pool: there is no pool \"web\"; \
+         add a [[pool]] with name = \"web\"\n\
+         6:1: error: pool: expected a list of tables, found a table; \
+         write the table as [[pool]], once for each pool"
+    );
+}
+
+#[test]
+fn a_value_where_a_table_belongs_is_told_the_keys() {
+    assert_eq!(
+        told("log = 3"),
+        "1:7: error: log: expected a table, found the number 3; \
+         write a table with the keys level, failures_per_second"
+    );
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_told_what_was_expected() {
+    assert_eq!(
+        told("tls.strict_truncation = \"yes\""),
+        "1:25: error: tls.strict_truncation: expected true or false, found \"yes\""
+    );
+    assert_eq!(
+        told("engine.backlog = \"many\""),
+        "1:18: error: engine.backlog: expected a whole number from 1 to 65535, found \"many\""
+    );
+    assert_eq!(
+        told("engine.engines = \"all\""),
+        "1:18: error: engine.engines: expected \"auto\" or a whole number from 1 to 256, \
+         found \"all\""
+    );
+    assert_eq!(
+        told("engine.cpus = 3"),
+        "1:15: error: engine.cpus: expected a list, found the number 3; \
+         write the values in square brackets: [a, b]"
+    );
+    assert_eq!(
+        listener(&format!("{LISTENER}name = 2024-05-01")),
+        "8:8: error: listener[0].name: expected text in quotes, found a date or time"
+    );
+    assert_eq!(
+        listener(&format!("{LISTENER}alpn = [1.5]")),
+        "8:9: error: listener[0].alpn[0]: expected text in quotes, found the number 1.5"
+    );
+}
+
+#[test]
+fn a_long_value_is_cut_in_the_message() {
+    let message = told(&format!("tls.strict_truncation = \"{}\"", "é".repeat(500)));
+    assert!(message.ends_with(&format!("found \"{}…\"", "é".repeat(40))), "{message}");
+}
+
+#[test]
+fn a_number_out_of_range_is_told_the_range() {
+    assert_eq!(
+        told("engine.max_connections = 0"),
+        "1:26: error: engine.max_connections: 0 is out of range; \
+         write a whole number from 1 to 4194304"
+    );
+    assert_eq!(
+        told("engine.backlog = -1"),
+        "1:18: error: engine.backlog: -1 is out of range; write a whole number from 1 to 65535"
+    );
+    assert_eq!(
+        told("handshake.workers = 99999999999999999999999"),
+        "1:21: error: handshake.workers: 99999999999999999999999 is out of range; \
+         write a whole number from 1 to 256"
+    );
+}
+
+#[test]
+fn a_duration_without_unit_is_told_to_write_one() {
+    assert_eq!(
+        told("timeouts.connect = 3"),
+        "1:20: error: timeouts.connect: expected a duration such as \"5s\", found the number 3; \
+         write the unit: \"3ms\" or \"3s\""
+    );
+    assert_eq!(
+        told("timeouts.connect = \"3\""),
+        "1:20: error: timeouts.connect: \"3\" has no unit; \
+         write one of us, ms, s, m, h, d after the number, such as \"5s\""
+    );
+    assert_eq!(
+        told("timeouts.connect = \"3 sec\""),
+        "1:20: error: timeouts.connect: \"3 sec\" has an unknown unit; \
+         the units are us, ms, s, m, h, d, as in \"5s\""
+    );
+    assert_eq!(
+        told("timeouts.connect = \"soon\""),
+        "1:20: error: timeouts.connect: \"soon\" is not a duration; \
+         write a whole number and a unit, such as \"5s\""
+    );
+}
+
+#[test]
+fn a_duration_out_of_range_is_told_the_range() {
+    assert_eq!(
+        told("timeouts.idle = \"8d\""),
+        "1:17: error: timeouts.idle: \"8d\" is out of range; \
+         write a duration from \"10ms\" to \"7d\""
+    );
+    assert_eq!(
+        told("timeouts.idle = \"99999999999999999d\""),
+        "1:17: error: timeouts.idle: \"99999999999999999d\" is too large; \
+         write a smaller duration, such as \"5s\""
+    );
+}
+
+#[test]
+fn a_size_is_told_the_same() {
+    assert_eq!(
+        told("tls.small_records = 16384"),
+        "1:21: error: tls.small_records: expected a size such as \"16KiB\", \
+         found the number 16384; write the unit: \"16384B\" or \"16384KiB\""
+    );
+    assert_eq!(
+        told("tls.small_records = \"16kb\""),
+        "1:21: error: tls.small_records: \"16kb\" has an unknown unit; \
+         the units are B, KiB, MiB, GiB, as in \"16KiB\""
+    );
+    assert_eq!(
+        told("tls.small_records = \"2MiB\""),
+        "1:21: error: tls.small_records: \"2MiB\" is out of range; \
+         write a size from \"0B\" to \"1MiB\""
+    );
+}
+
+#[test]
+fn a_word_that_is_no_choice_is_told_the_choices() {
+    assert_eq!(
+        pool("backends = [\"10.0.0.1:80\"]\nproxy_protocol = \"2\""),
+        "8:18: error: pool[0].proxy_protocol: expected \"none\", \"v1\" or \"v2\", found \"2\"; \
+         did you mean \"v2\"?"
+    );
+    assert_eq!(
+        pool("backends = [\"10.0.0.1:80\"]\nbalance = \"leastconn\""),
+        "8:11: error: pool[0].balance: expected \"round_robin\" or \"least_connections\", \
+         found \"leastconn\"; did you mean \"least_connections\"?"
+    );
+    assert_eq!(
+        told("tls.minimum_version = 1.2"),
+        "1:23: error: tls.minimum_version: expected \"1.2\" or \"1.3\", found the number 1.2"
+    );
+}
+
+#[test]
+fn a_listen_address_is_told_its_mistake() {
+    let told = |address: &str| {
+        listener(&format!("address = \"{address}\"\ncertificates = [\"a\"]\npool = \"web\""))
+    };
+    assert_eq!(
+        told("0.0.0.0"),
+        "5:11: error: listener[0].address: \"0.0.0.0\" is not an address to listen on; \
+         write the port too: \"0.0.0.0:443\""
+    );
+    assert_eq!(
+        told("::1"),
+        "5:11: error: listener[0].address: \"::1\" is not an address to listen on; \
+         write the port too: \"[::1]:443\""
+    );
+    assert_eq!(
+        told("localhost:443"),
+        "5:11: error: listener[0].address: \"localhost:443\" is not an address to listen on; \
+         write an IP address and a port, such as \"192.0.2.1:443\" or \"[2001:db8::1]:443\", \
+         or \":443\" for every address"
+    );
+    assert_eq!(
+        told(":0"),
+        "5:11: error: listener[0].address: \":0\" has port 0; \
+         every engine listens on the same port: write it, such as \":443\""
+    );
+}
+
+#[test]
+fn a_backend_is_told_its_mistake() {
+    let told = |backend: &str| pool(&format!("backends = [\"{backend}\"]"));
+    assert_eq!(
+        told("/run/app.sock"),
+        "7:13: error: pool[0].backends[0]: \"/run/app.sock\" is not a backend; \
+         for a UNIX socket write \"unix:/run/app.sock\""
+    );
+    assert_eq!(
+        told("http://app:80/"),
+        "7:13: error: pool[0].backends[0]: \"http://app:80/\" is not a backend: \
+         it is reached over plain TCP, not http; write \"app:80\" with its port"
+    );
+    assert_eq!(
+        told("10.0.0.1"),
+        "7:13: error: pool[0].backends[0]: \"10.0.0.1\" has no port; write \"10.0.0.1:8080\""
+    );
+    assert_eq!(
+        told("app.example"),
+        "7:13: error: pool[0].backends[0]: \"app.example\" has no port; \
+         write \"app.example:8080\""
+    );
+    assert_eq!(
+        told("app:99999"),
+        "7:13: error: pool[0].backends[0]: \"app:99999\" has no valid port; \
+         write a port from 1 to 65535: \"app:8080\""
+    );
+    assert_eq!(
+        told("10.0.0.256:80"),
+        "7:13: error: pool[0].backends[0]: \"10.0.0.256:80\" is not a backend; \
+         write \"10.0.0.1:8080\", \"[2001:db8::1]:8080\", \"host.example:8080\" or \
+         \"unix:/run/app.sock\""
+    );
+    assert_eq!(
+        told("unix:@app"),
+        "7:13: error: pool[0].backends[0]: \"unix:@app\" is an abstract socket, \
+         which is not supported; write the path of a socket file, such as \
+         \"unix:/run/app.sock\""
+    );
+    let path = format!("/{}", "p".repeat(107));
+    assert_eq!(
+        told(&format!("unix:{path}")),
+        format!(
+            "7:13: error: pool[0].backends[0]: the path {path} has 108 bytes; \
+             the kernel takes at most 107 bytes: move the socket to a shorter path"
+        )
+    );
+}
+
+#[test]
+fn a_pool_needs_backends_and_not_too_many() {
+    assert_eq!(
+        pool("backends = []"),
+        "7:12: error: pool[0].backends: no backend is listed; \
+         a pool has 1 to 128, such as [\"10.0.0.1:8080\"]"
+    );
+    assert_eq!(
+        pool(""),
+        "5:1: error: pool[0].backends: missing key; write backends = [\"10.0.0.1:8080\"]"
+    );
+    let many: Vec<String> =
+        (1..=Pool::BACKENDS_MAX + 1).map(|port| format!("\"10.0.0.1:{port}\"")).collect();
+    assert_eq!(
+        pool(&format!("backends = [{}]", many.join(","))),
+        "7:12: error: pool[0].backends: 129 backends are listed; \
+         a pool has 1 to 128, such as [\"10.0.0.1:8080\"]"
+    );
+}
+
+#[test]
+fn a_listener_is_told_each_missing_key() {
+    assert_eq!(
+        listener(""),
+        "4:1: error: listener[0].address: missing key; write address = \":443\"\n\
+         4:1: error: listener[0].certificates: missing key; \
+         write certificates = [\"site.pem\"] or a directory of PEM files\n\
+         4:1: error: listener[0].pool: missing key; write pool = \"name\" of a [[pool]]"
+    );
+    assert_eq!(
+        listener("address = \":443\"\ncertificates = []\npool = \"web\""),
+        "6:16: error: listener[0].certificates: no certificate is listed; \
+         write the path of a PEM file, or of a directory of such"
+    );
+}
+
+#[test]
+fn an_unknown_pool_is_told_the_nearest() {
+    let keys = "address = \":443\"\ncertificates = [\"a\"]\n";
+    let only_listener = |pool: &str| {
+        let told = listener(&format!("{keys}pool = \"{pool}\""));
+        told.lines().last().unwrap().to_owned()
+    };
+    assert_eq!(
+        only_listener("wbe"),
+        "7:8: error: listener[0].pool: there is no pool \"wbe\"; did you mean \"web\"?"
+    );
+    assert_eq!(
+        only_listener("zzz"),
+        "7:8: error: listener[0].pool: there is no pool \"zzz\"; the pools are \"web\""
+    );
+}
+
+#[test]
+fn an_empty_file_is_told_what_it_needs() {
+    assert_eq!(
+        lines(&parsed("").1).replace("/etc/forebay/", ""),
+        "forebay.toml: error: there is no [[pool]]; add a table [[pool]]\n\
+         forebay.toml: error: there is no [[listener]]; add a table [[listener]]"
+    );
+}
+
+#[test]
+fn no_address_is_listened_on_twice() {
+    let told = |first: &str, second: &str| {
+        told_exactly(&format!(
+            "{MINIMAL}[[listener]]\nname=\"b\"\naddress = \"{second}\"\ncertificates = [\"a\"]\n\
+             pool = \"web\"\n"
+        )
+        .replace("0.0.0.0:443", first))
+    };
+    assert_eq!(
+        told("0.0.0.0:443", "0.0.0.0:443"),
+        "11:11: error: listener[1].address: 0.0.0.0:443 is already taken by \
+         listener[0].address in line 3; write another address or port"
+    );
+    assert_eq!(
+        told("0.0.0.0:443", ":443"),
+        "11:11: error: listener[1].address: [::]:443 is already taken by \
+         listener[0].address in line 3; write another address or port"
+    );
+    assert_eq!(told("192.0.2.1:443", ":443"), "", "the more specific one is chosen");
+    assert_eq!(told("0.0.0.0:443", "0.0.0.0:444"), "");
+    assert_eq!(
+        told_exactly(&format!("admin.address = \"0.0.0.0:443\"\n{MINIMAL}")),
+        "1:17: error: admin.address: 0.0.0.0:443 is already taken by \
+         listener[0].address in line 4; write another address or port"
+    );
+}
+
+#[test]
+fn no_name_is_given_twice() {
+    let text = MINIMAL.replace("[[listener]]", "[[listener]]\nname = \"a\"");
+    let again = "[[listener]]\nname = \"a\"\naddress = \":1\"\ncertificates = [\"a\"]\npool = \"web\"\n\
+                 [[pool]]\nname = \"web\"\nbackends = [\"unix:/a\"]";
+    assert_eq!(
+        told_exactly(&format!("{text}{again}")),
+        "11:8: error: listener[1].name: another listener is already called \"a\"; \
+         give each a name of its own\n\
+         16:8: error: pool[1].name: another pool is already called \"web\"; \
+         give each a name of its own"
+    );
+    assert_eq!(
+        pool("backends = [\"unix:/a\"]\nname = \"\""),
+        "8:1: error: not TOML: duplicate key"
+    );
+}
+
+#[test]
+fn a_name_must_fit_a_log_line() {
+    assert_eq!(
+        listener(&format!("{LISTENER}name = \"a\\nb\"")),
+        "8:8: error: listener[0].name: \"a\\nb\" cannot be a name; \
+         write 1 to 64 characters without line breaks"
+    );
+}
+
+#[test]
+fn a_value_listed_twice_is_reported() {
+    assert_eq!(
+        pool("backends = [\"10.0.0.1:80\", \"10.0.0.1:80\"]"),
+        "7:28: error: pool[0].backends[1]: \"10.0.0.1:80\" is listed twice; \
+         take one of the two out"
+    );
+    assert_eq!(
+        listener(&format!("{LISTENER}alpn = [\"h2\", \"h2\", \"\"]")),
+        "8:15: error: listener[0].alpn[1]: \"h2\" is listed twice; \
+         its first place counts: take this one out\n\
+         8:21: error: listener[0].alpn[2]: a protocol name of 0 bytes; \
+         a name has 1 to 255 bytes, such as \"h2\" or \"http/1.1\""
+    );
+    assert_eq!(
+        told("engine.cpus = [1, \"0-1\"]"),
+        "1:19: error: engine.cpus[1]: CPU 1 is listed twice; name each CPU once"
+    );
+    assert_eq!(
+        told("tls.groups = [\"x25519\", \"X25519\"]"),
+        "1:25: error: tls.groups[1]: \"X25519\" is listed twice; \
+         take one of the two out"
+    );
+}
+
+#[test]
+fn an_unknown_cipher_suite_is_told_the_nearest() {
+    assert_eq!(
+        told("tls.cipher_suites = [\"TLS_AES_128_GCM_SHA256\", \"ECDHE-RSA-AES128-GCM-SHA25\"]"),
+        "1:48: error: tls.cipher_suites[1]: unknown cipher suite \"ECDHE-RSA-AES128-GCM-SHA25\"; \
+         did you mean \"ECDHE-RSA-AES128-GCM-SHA256\"?"
+    );
+}
+
+#[test]
+fn a_version_without_cipher_suites_is_reported() {
+    assert_eq!(
+        told("tls.cipher_suites = []"),
+        "1:21: error: tls.cipher_suites: the list is empty; take the key out for the default"
+    );
+    assert_eq!(
+        told("tls.cipher_suites = [\"ECDHE-RSA-AES128-GCM-SHA256\"]"),
+        "1:21: warning: tls.cipher_suites: no TLS 1.3 cipher suite is listed, \
+         so that version is not offered; add \"TLS_AES_128_GCM_SHA256\""
+    );
+    assert_eq!(
+        told("tls.cipher_suites = [\"TLS_AES_128_GCM_SHA256\"]"),
+        "1:21: warning: tls.cipher_suites: no TLS 1.2 cipher suite is listed, \
+         so that version is not offered; add one, or set minimum_version = \"1.3\""
+    );
+    let only_tls12 = "[tls]\ncipher_suites = [\"ECDHE-RSA-AES128-GCM-SHA256\"]\n";
+    let text = MINIMAL.replace("pool = \"web\"", "pool = \"web\"\nminimum_version = \"1.3\"");
+    assert_eq!(
+        told_exactly(&format!("{only_tls12}{text}")).lines().last(),
+        Some(
+            "8:19: error: listener[0].minimum_version: no TLS 1.3 cipher suite is listed, \
+             and older versions are refused; add \"TLS_AES_128_GCM_SHA256\""
+        )
+    );
+}
+
+#[test]
+fn a_group_must_exist_in_the_library() {
+    assert_eq!(
+        told("[tls]\nprovider = \"ring\"\ngroups = [\"X25519MLKEM768\", \"x448\"]"),
+        "3:11: error: tls.groups[0]: X25519MLKEM768 is not available with \
+         provider = \"ring\"; take it out, or set provider = \"aws-lc-rs\"\n\
+         3:29: error: tls.groups[1]: unknown key-exchange group \"x448\"; \
+         known are X25519MLKEM768, x25519, secp256r1, secp384r1"
+    );
+    assert_eq!(
+        told("tls.groups = [\"secp256r\"]"),
+        "1:15: error: tls.groups[0]: unknown key-exchange group \"secp256r\"; \
+         did you mean \"secp256r1\"?"
+    );
+}
+
+#[test]
+fn cpus_must_suffice_for_the_threads() {
+    assert_eq!(
+        told("[engine]\nengines = 3\ncpus = [\"0-1\"]"),
+        "3:8: error: engine.cpus: 2 CPUs for 3 engines; \
+         list at least 3, or set engines = \"auto\""
+    );
+    assert_eq!(
+        told("engine.cpus = [\"3-1\", 9000]"),
+        "1:16: error: engine.cpus[0]: \"3-1\" is not a range of CPUs; \
+         write CPU numbers from 0 to 8191, such as 3 or \"4-7\"\n\
+         1:23: error: engine.cpus[1]: 9000 is out of range; \
+         write a whole number from 0 to 8191"
+    );
+}
+
+#[test]
+fn suspicious_settings_are_warned_of_and_used() {
+    assert_eq!(
+        told("engine.cpus = [0, 1]\nhandshake.cpus = [1]"),
+        "2:18: warning: handshake.cpus: engines are pinned to the same CPUs (1); \
+         give handshakes CPUs of their own, or they delay what engines relay"
+    );
+    assert_eq!(
+        told("[handshake]\ninline = true\nworkers = 2"),
+        "3:11: warning: handshake.workers: has no effect with inline = true; \
+         take one of the two out"
+    );
+    let unused = format!("{MINIMAL}[[pool]]\nname = \"spare\"\nbackends = [\"unix:/a\"]");
+    assert_eq!(
+        told_exactly(&unused),
+        "10:8: warning: pool[1].name: no listener uses the pool \"spare\"; \
+         name it in a [[listener]], or take it out"
+    );
+    assert!(parsed(&unused).0.is_some());
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_the_order_of_the_text() {
+    let told = told("[tls]\nprovider = 1\ngroups = 2\n[engine]\nbacklog = 0\nx = 1");
+    let places: Vec<&str> = told.lines().map(|line| line.split(':').next().unwrap()).collect();
+    assert_eq!(places, ["2", "3", "5", "6"]);
+}
+
+#[test]
+fn broken_syntax_is_told_by_line_and_nothing_else_is_guessed() {
+    assert_eq!(
+        told_exactly("[engine]\nbacklog = many\n"),
+        "2:11: error: not TOML: string values must be quoted, expected literal string"
+    );
+    assert_eq!(told_exactly("a = 1\na = 2"), "2:1: error: not TOML: duplicate key");
+}
+
+// ── Files ───────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_file_is_loaded_with_paths_relative_to_it() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("forebay.toml");
+    std::fs::write(&file, MINIMAL).unwrap();
+    let (settings, findings) = load(&file);
+    assert_eq!(findings, []);
+    let certificates = &settings.unwrap().listeners[0].certificates;
+    assert_eq!(certificates[0].value, directory.path().join("site.pem"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("forebay.toml");
+    let told = |file: &Path| {
+        let (settings, findings) = load(file);
+        assert!(settings.is_none());
+        lines(&findings).replace(&format!("{}/", directory.path().display()), "")
+    };
+    assert_eq!(
+        told(&file),
+        "forebay.toml: error: cannot be read: No such file or directory (os error 2)"
+    );
+    std::fs::write(&file, b"# \xc3\xa9\na = \"\xff\"").unwrap();
+    assert_eq!(told(&file), "forebay.toml:2:6: error: is not UTF-8 text here");
+    assert_eq!(told(Path::new("/dev/zero")), "/dev/zero: error: is larger than 4 MiB");
+}
+
+// ── Names into addresses ────────────────────────────────────────────────────────────
+
+fn with_backends(backends: &str) -> Settings {
+    settings(&MINIMAL.replace("\"10.0.0.1:8080\"", backends))
+}
+
+#[test]
+fn every_address_of_a_name_becomes_a_backend_once() {
+    let settings = with_backends("\"10.0.0.1:80\", \"a.example:80\", \"unix:/a\"");
+    let pools = resolve_with(&settings, |host, port| {
+        assert_eq!((host, port), ("a.example", 80));
+        Ok(["10.0.0.1:80", "10.0.0.2:80", "[2001:db8::1]:80"].map(|at| at.parse().unwrap()).into())
+    })
+    .unwrap();
+    let backends: Vec<(String, &str)> = pools[0]
+        .backends
+        .iter()
+        .map(|backend| (backend.endpoint.to_string(), backend.name.as_str()))
+        .collect();
+    assert_eq!(
+        backends,
+        [
+            ("10.0.0.1:80".into(), "10.0.0.1:80"),
+            ("10.0.0.2:80".into(), "a.example:80 (10.0.0.2)"),
+            ("[2001:db8::1]:80".into(), "a.example:80 (2001:db8::1)"),
+            ("unix:/a".into(), "unix:/a"),
+        ]
+    );
+    assert_eq!(&*pools[0].name, "web");
+}
+
+#[test]
+fn every_name_that_does_not_resolve_is_told() {
+    let settings = with_backends("\"a.example:80\", \"b.example:80\"");
+    let findings = resolve_with(&settings, |host, _| match host {
+        "a.example" => Err(io::Error::other("no such name")),
+        _ => Ok(Vec::new()),
+    })
+    .unwrap_err();
+    assert_eq!(
+        lines(&findings).replace("/etc/forebay/", ""),
+        "forebay.toml:8:13: error: pool[0].backends[0]: a.example cannot be resolved: \
+         no such name; check the name and the resolver, or write an IP address\n\
+         forebay.toml:8:29: error: pool[0].backends[1]: b.example has no address"
+    );
+}
+
+#[test]
+fn names_that_stand_for_too_many_addresses_are_told() {
+    let settings = with_backends("\"a.example:80\"");
+    let findings = resolve_with(&settings, |_, port| {
+        Ok((0..=Pool::BACKENDS_MAX as u8)
+            .map(|last| SocketAddr::from(([10, 0, 0, last], port)))
+            .collect())
+    })
+    .unwrap_err();
+    assert_eq!(
+        lines(&findings).replace("/etc/forebay/", ""),
+        "forebay.toml:7:8: error: pool[0].name: the names stand for 129 backends; \
+         a pool has at most 128: write fewer"
+    );
+}
+
+#[test]
+fn the_system_resolves_localhost() {
+    let pools = resolve(&with_backends("\"localhost:80\"")).unwrap();
+    let loopback = Endpoint::Inet("127.0.0.1:80".parse().unwrap());
+    assert!(pools[0].backends.iter().any(|backend| backend.endpoint == loopback));
+}
+
+// ── Nothing panics ──────────────────────────────────────────────────────────────────
+
+/// A line that is nearly right: any key anywhere, with any kind of value.
+fn any_line() -> impl Strategy<Value = String> {
+    let keys: Vec<&str> = TABLES.iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
+    let value = prop_oneof![
+        any::<i64>().prop_map(|number| number.to_string()),
+        any::<f64>().prop_map(|number| format!("{number:?}")),
+        any::<bool>().prop_map(|boolean| boolean.to_string()),
+        ".{0,12}".prop_map(|text| format!("{text:?}")),
+        "[0-9]{1,22}(ms|s|m|KiB|GiB|-[0-9]{1,3})?".prop_map(|text| format!("{text:?}")),
+        "(unix|\\[::\\]|10.0.0.1|a.b)?:[0-9]{0,6}".prop_map(|text| format!("{text:?}")),
+        Just("\"web\"".to_owned()),
+        Just("\"auto\"".to_owned()),
+        Just("{ rsa = 1 }".to_owned()),
+    ];
+    let value = prop_oneof![
+        3 => value.clone(),
+        1 => proptest::collection::vec(value, 0..4).prop_map(|list| format!("[{}]", list.join(","))),
+    ];
+    let header = proptest::sample::select(TABLES.map(|(table, _)| table).to_vec());
+    prop_oneof![
+        4 => (proptest::sample::select(keys), value).prop_map(|(key, value)| format!("{key} = {value}")),
+        1 => header.clone().prop_map(|table| format!("[{table}]")),
+        1 => header.prop_map(|table| format!("[[{table}]]")),
+        1 => ".{0,20}",
+    ]
+}
+
+/// Findings of any text are placed in it, and withhold the settings if they are errors.
+fn check_any(text: &str) {
+    let (settings, findings) = parsed(text);
+    assert_eq!(settings.is_none(), findings.iter().any(Finding::is_error), "{text}");
+    let count = text.split('\n').count();
+    for finding in findings {
+        assert!(finding.line <= count, "{finding} in {text:?}");
+        assert!(!finding.to_string().contains('\n'), "one line: {finding:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text: String) {
+        check_any(&text);
+    }
+
+    #[test]
+    fn no_text_that_is_nearly_right_panics(
+        lines in proptest::collection::vec(any_line(), 0..12),
+    ) {
+        check_any(&lines.join("\n"));
+        check_any(&format!("{}\n{MINIMAL}", lines.join("\n")));
+    }
+
+    #[test]
+    fn no_damage_to_a_right_file_panics(
+        at in any::<prop::sample::Index>(),
+        length in 0_usize..30,
+        patch in ".{0,6}",
+    ) {
+        let characters: Vec<char> = EXAMPLE.chars().collect();
+        let start = at.index(characters.len());
+        let end = (start + length).min(characters.len());
+        let damaged: String =
+            characters[..start].iter().copied().chain(patch.chars()).chain(characters[end..].iter().copied()).collect();
+        check_any(&damaged);
+    }
+}

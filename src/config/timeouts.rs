@@ -1,0 +1,75 @@
+//! `[timeouts]`: how long each phase of a connection may take.
+
+use std::time::Duration;
+
+use super::item::Section;
+use super::report::Report;
+
+/// `[timeouts]`. All but `first_data_wait` take `"10ms"` to `"7d"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeoutSettings {
+    /// `client_hello`, default `"5s"`: from accept to the last byte of the ClientHello.
+    /// Ends clients that connect and say nothing, or little at a time.
+    pub client_hello: Duration,
+    /// `handshake`, default `"10s"`: from the ClientHello to the end of the handshake, time
+    /// in queues included.
+    pub handshake: Duration,
+    /// `connect`, default `"3s"`: for each attempt to connect to a backend; then the next
+    /// one is tried.
+    pub connect: Duration,
+    /// `idle`, default `"5m"`: without a byte in either direction. Long-lived quiet
+    /// connections (WebSocket, gRPC streams) need their pings to be more frequent.
+    pub idle: Duration,
+    /// `half_closed`, default `"10s"`: without a byte, after one side has finished and
+    /// the other has not.
+    pub half_closed: Duration,
+    /// `drain`, default `"30s"`: after the signal to stop, for connections to end by
+    /// themselves; then they are cut.
+    pub drain: Duration,
+    /// `first_data_wait`, `"0ms"` to `"1s"`, default `"3ms"`: how long the PROXY protocol
+    /// header is held back for the client's first bytes, so that both leave in one send.
+    /// `"0ms"`: the header leaves at once. It delays the first byte only where the server
+    /// speaks first.
+    pub first_data_wait: Duration,
+}
+
+impl Default for TimeoutSettings {
+    fn default() -> Self {
+        Self {
+            client_hello: Duration::from_secs(5),
+            handshake: Duration::from_secs(10),
+            connect: Duration::from_secs(3),
+            idle: Duration::from_secs(5 * 60),
+            half_closed: Duration::from_secs(10),
+            drain: Duration::from_secs(30),
+            first_data_wait: Duration::from_millis(3),
+        }
+    }
+}
+
+pub(super) const KEYS: &[&str] =
+    &["client_hello", "handshake", "connect", "idle", "half_closed", "drain", "first_data_wait"];
+
+pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> TimeoutSettings {
+    let section = &root.section(report, "timeouts", KEYS);
+    const LEAST: Duration = Duration::from_millis(10);
+    const MOST: Duration = Duration::from_secs(7 * 86_400);
+    let default = TimeoutSettings::default();
+    let mut timeout = |key, default| {
+        section.value(report, key, default, |item, report| item.duration(report, LEAST..=MOST))
+    };
+    TimeoutSettings {
+        client_hello: timeout("client_hello", default.client_hello),
+        handshake: timeout("handshake", default.handshake),
+        connect: timeout("connect", default.connect),
+        idle: timeout("idle", default.idle),
+        half_closed: timeout("half_closed", default.half_closed),
+        drain: timeout("drain", default.drain),
+        first_data_wait: section.value(
+            report,
+            "first_data_wait",
+            default.first_data_wait,
+            |item, report| item.duration(report, Duration::ZERO..=Duration::from_secs(1)),
+        ),
+    }
+}

@@ -1,0 +1,211 @@
+//! `[tls]`: the cryptographic library, and what is negotiated.
+
+use std::str::FromStr;
+
+use crate::tls::names::{CipherSuite, Group, UnknownName};
+use crate::tls::provider::default_groups;
+use crate::tls::{CryptoLibrary, Version};
+
+use super::item::{Item, Section};
+use super::report::Report;
+
+/// `[tls]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// `provider = "aws-lc-rs" | "ring"`, default `"aws-lc-rs"`: which library does the
+    /// cryptography. aws-lc-rs needs less CPU for a handshake and has the post-quantum
+    /// group X25519MLKEM768; ring has neither.
+    pub provider: CryptoLibrary,
+    /// `minimum_version`, `cipher_suites` and `groups`, for listeners that do not say
+    /// otherwise.
+    pub policy: TlsPolicy,
+    /// `small_records = "0B" to "1MiB"`, default `"16KiB"`, here in bytes: at the start
+    /// and after a pause, so many bytes go to the client in records that fit one TCP
+    /// segment, which it can decrypt as they come; then records grow to 16 KiB, which
+    /// cost less CPU. `"0B"`: large records from the start.
+    pub small_records_bytes: u32,
+    /// `strict_truncation = true | false`, default `false`: what a client means that ends
+    /// the TCP stream without a close_notify alert. `false`: that it has finished sending,
+    /// as many clients do; it is counted. `true`: that the stream was cut by someone
+    /// else; the backend's connection is reset.
+    pub strict_truncation: bool,
+}
+
+/// What may be negotiated with a client. In `[tls]` it holds for every listener; each
+/// `[[listener]]` may write any of the three keys anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsPolicy {
+    /// `minimum_version = "1.2" | "1.3"`, default `"1.2"`: older clients are refused.
+    pub minimum_version: Version,
+    /// `cipher_suites = [names]`, OpenSSL's or IANA's, default all: what is offered, in
+    /// order of preference; the server's order decides. By default AES-128 comes first,
+    /// because a handshake with a SHA-384 suite takes a third more CPU.
+    pub cipher_suites: Vec<CipherSuite>,
+    /// `groups = [names]`, default `["X25519MLKEM768", "x25519", "secp256r1",
+    /// "secp384r1"]` (without the first for ring): key-exchange groups that may be used;
+    /// among them the client's order decides.
+    pub groups: Vec<Group>,
+}
+
+impl TlsPolicy {
+    /// The policy without configuration.
+    pub fn new(provider: CryptoLibrary) -> Self {
+        Self {
+            minimum_version: Version::Tls12,
+            cipher_suites: CipherSuite::DEFAULT_ORDER.to_vec(),
+            groups: default_groups(provider).to_vec(),
+        }
+    }
+}
+
+impl Default for TlsSettings {
+    fn default() -> Self {
+        let provider = CryptoLibrary::default();
+        Self {
+            provider,
+            policy: TlsPolicy::new(provider),
+            small_records_bytes: 16 * 1024,
+            strict_truncation: false,
+        }
+    }
+}
+
+pub(super) const KEYS: &[&str] = &[
+    "provider",
+    "minimum_version",
+    "cipher_suites",
+    "groups",
+    "small_records",
+    "strict_truncation",
+];
+
+const PROVIDERS: [(&str, CryptoLibrary); 2] =
+    [("aws-lc-rs", CryptoLibrary::AwsLc), ("ring", CryptoLibrary::Ring)];
+const VERSIONS: [(&str, Version); 2] = [("1.2", Version::Tls12), ("1.3", Version::Tls13)];
+
+pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> TlsSettings {
+    let section = &root.section(report, "tls", KEYS);
+    let default = TlsSettings::default();
+    let provider = section.value(report, "provider", default.provider, |item, report| {
+        item.choice(report, &PROVIDERS)
+    });
+    TlsSettings {
+        provider,
+        policy: read_policy(report, section, provider, &TlsPolicy::new(provider)),
+        small_records_bytes: section.value(
+            report,
+            "small_records",
+            default.small_records_bytes,
+            |item, report| {
+                let bytes = item.size(report, 0..=1 << 20)?;
+                u32::try_from(bytes).ok()
+            },
+        ),
+        strict_truncation: section.value(
+            report,
+            "strict_truncation",
+            default.strict_truncation,
+            |item, report| item.boolean(report),
+        ),
+    }
+}
+
+/// The policy keys of `section`, on top of `base`.
+pub(super) fn read_policy(
+    report: &mut Report<'_>,
+    section: &Section<'_>,
+    provider: CryptoLibrary,
+    base: &TlsPolicy,
+) -> TlsPolicy {
+    let policy = TlsPolicy {
+        minimum_version: section.value(
+            report,
+            "minimum_version",
+            base.minimum_version,
+            |item, report| item.choice(report, &VERSIONS),
+        ),
+        cipher_suites: section.value(
+            report,
+            "cipher_suites",
+            base.cipher_suites.clone(),
+            |item, report| read_names(report, item, |_, _, _| {}),
+        ),
+        groups: section.value(report, "groups", base.groups.clone(), |item, report| {
+            read_names(report, item, |report, element, group: Group| {
+                if !default_groups(provider).contains(&group) {
+                    let message =
+                        format!("{group} is not available with provider = \"{provider}\"");
+                    let help = "take it out, or set provider = \"aws-lc-rs\"";
+                    report.error(element.place(), message, Some(help.into()));
+                }
+            })
+        }),
+    };
+    let written =
+        ["cipher_suites", "minimum_version"].into_iter().find_map(|key| section.item(report, key));
+    if let Some(item) = written {
+        check_versions(report, &item, &policy);
+    }
+    policy
+}
+
+/// A list of names, each at most once; `check` says what else is wrong with one.
+fn read_names<T>(
+    report: &mut Report<'_>,
+    item: &Item<'_>,
+    check: impl Fn(&mut Report<'_>, &Item<'_>, T),
+) -> Option<Vec<T>>
+where
+    T: FromStr<Err = UnknownName> + Copy + PartialEq,
+{
+    let elements = item.elements(report)?;
+    if elements.is_empty() {
+        let help = "take the key out for the default".into();
+        report.error(item.place(), "the list is empty".into(), Some(help));
+        return None;
+    }
+    let mut values = Vec::new();
+    let mut complete = true;
+    for element in elements {
+        let Some(name) = element.text(report) else {
+            complete = false;
+            continue;
+        };
+        match name.parse::<T>() {
+            Ok(value) if values.contains(&value) => {
+                let help = "take one of the two out".into();
+                report.error(element.place(), format!("{name:?} is listed twice"), Some(help));
+            }
+            Ok(value) => {
+                check(report, &element, value);
+                values.push(value);
+            }
+            Err(unknown) => {
+                complete = false;
+                report.error(element.place(), unknown.to_string(), None);
+            }
+        }
+    }
+    // A list with holes would only mislead the checks to come.
+    complete.then_some(values)
+}
+
+/// Every version that is allowed should have a suite.
+fn check_versions(report: &mut Report<'_>, item: &Item<'_>, policy: &TlsPolicy) {
+    let of_tls13 = |suite: &CipherSuite| suite.code_point() >> 8 == 0x13;
+    if !policy.cipher_suites.iter().any(of_tls13) {
+        let help = "add \"TLS_AES_128_GCM_SHA256\"".into();
+        if policy.minimum_version == Version::Tls13 {
+            let message = "no TLS 1.3 cipher suite is listed, and older versions are refused";
+            report.error(item.place(), message.into(), Some(help));
+        } else {
+            let message = "no TLS 1.3 cipher suite is listed, so that version is not offered";
+            report.warning(item.place(), message.into(), Some(help));
+        }
+    } else if policy.minimum_version == Version::Tls12 && policy.cipher_suites.iter().all(of_tls13)
+    {
+        let message = "no TLS 1.2 cipher suite is listed, so that version is not offered";
+        let help = "add one, or set minimum_version = \"1.3\"".into();
+        report.warning(item.place(), message.into(), Some(help));
+    }
+}
