@@ -245,3 +245,31 @@ fn accepts_end_when_cancelled() {
     }
     driver.close_listener(0);
 }
+
+#[test]
+fn a_connect_to_a_full_unix_backlog_waits_for_room_and_can_be_cancelled() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("backend");
+    let listener =
+        socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).expect("socket");
+    listener.bind(&socket2::SockAddr::unix(&path).expect("path")).expect("bind");
+    listener.listen(0).expect("listen");
+    let mut driver = driver(4, Vec::new());
+    let mut connect = |slot| {
+        let endpoint = Endpoint::Unix(path.clone());
+        driver.connect(&endpoint, token(slot)).expect("socket")
+    };
+    let sockets = [connect(0), connect(1), connect(2)];
+    let connected = |completion: &Completion| match completion.outcome {
+        Outcome::Connected(result) => (completion.token.slot, result),
+        _ => panic!("{completion:?}"),
+    };
+    assert_eq!(connected(&next(&mut driver)), (0, Ok(())), "the one that has room");
+    listener.accept().expect("accept");
+    let (second, result) = connected(&next(&mut driver));
+    assert_eq!(result, Ok(()), "after one was accepted");
+    let last = if second == 1 { 2 } else { 1 };
+    driver.cancel(&sockets[last as usize]);
+    assert_eq!(connected(&next(&mut driver)), (last, Err(Errno(libc::ECANCELED))));
+    sockets.into_iter().for_each(|socket| driver.close(socket));
+}
