@@ -18,6 +18,7 @@ pub struct Backend {
 
 impl Backend {
     pub fn new(connection: ConnectionId, registry: Registry) -> Self {
+        registry.accept(connection);
         Self { connection, registry, header: Vec::new(), conversation: None, doze: Doze::default() }
     }
 
@@ -40,7 +41,7 @@ impl Backend {
         let Some(conversation) = &self.conversation else {
             self.header.extend_from_slice(bytes);
             if let Some((client, length)) = parse_header(&self.header) {
-                let conversation = self.registry.find(client);
+                let conversation = self.registry.identify(self.connection, client);
                 {
                     let mut conversation = conversation.borrow_mut();
                     assert!(

@@ -19,13 +19,24 @@ pub struct Client {
     /// close_notify is among what is to be written, or nothing of the kind will follow.
     end_queued: bool,
     ciphertext_bytes: usize,
+    key_updates: usize,
 }
+
+/// rustls gives up on a peer that sends more than 32, answers included.
+const KEY_UPDATES_MAX: usize = 20;
 
 impl Client {
     pub fn new(config: &Arc<ClientConfig>, conversation: Shared) -> Self {
         let name = ServerName::try_from(SERVER_NAME).unwrap();
         let tls = ClientConnection::new(Arc::clone(config), name).unwrap();
-        Self { tls, conversation, doze: Doze::default(), end_queued: false, ciphertext_bytes: 0 }
+        Self {
+            tls,
+            conversation,
+            doze: Doze::default(),
+            end_queued: false,
+            ciphertext_bytes: 0,
+            key_updates: 0,
+        }
     }
 
     fn ended(&self) -> bool {
@@ -108,8 +119,10 @@ impl Client {
                     return;
                 }
                 if self.tls.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3)
+                    && self.key_updates < KEY_UPDATES_MAX
                     && line.random().happens(plan.key_updates)
                 {
+                    self.key_updates += 1;
                     self.tls.refresh_traffic_keys().unwrap();
                 }
                 let most = plan.client.chunk_max.min(plan.up_bytes - client.said_bytes);

@@ -1,7 +1,7 @@
 //! One client's conversation with a backend: what is to be said, and what each end saw.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -115,9 +115,27 @@ pub type Shared = Rc<RefCell<Conversation>>;
 
 /// Finds a conversation by the client's address, as a backend must.
 #[derive(Clone, Debug, Default)]
-pub struct Registry(Rc<RefCell<HashMap<SocketAddr, Shared>>>);
+pub struct Registry {
+    by_client: Rc<RefCell<HashMap<SocketAddr, Shared>>>,
+    /// Connections to backends of which no header has said whose they are.
+    anonymous: Rc<RefCell<BTreeSet<ConnectionId>>>,
+}
 
 impl Registry {
+    pub fn accept(&self, connection: ConnectionId) {
+        self.anonymous.borrow_mut().insert(connection);
+    }
+
+    pub fn identify(&self, connection: ConnectionId, client: SocketAddr) -> Shared {
+        self.anonymous.borrow_mut().remove(&connection);
+        let found = self.by_client.borrow().get(&client).cloned();
+        found.unwrap_or_else(|| panic!("a PROXY header names {client}, who is no client"))
+    }
+
+    pub fn anonymous(&self) -> Vec<ConnectionId> {
+        self.anonymous.borrow().iter().copied().collect()
+    }
+
     pub fn add(&self, plan: Plan, client_address: SocketAddr) -> Shared {
         let conversation = Rc::new(RefCell::new(Conversation {
             plan,
@@ -127,14 +145,9 @@ impl Registry {
             client: Facts::default(),
             backend: Facts::default(),
         }));
-        let other = self.0.borrow_mut().insert(client_address, Rc::clone(&conversation));
+        let other = self.by_client.borrow_mut().insert(client_address, Rc::clone(&conversation));
         assert!(other.is_none(), "two clients at {client_address}");
         conversation
-    }
-
-    pub fn find(&self, client: SocketAddr) -> Shared {
-        let found = self.0.borrow().get(&client).cloned();
-        found.unwrap_or_else(|| panic!("a PROXY header names {client}, who is no client"))
     }
 }
 

@@ -82,7 +82,7 @@ fn one_seed() {
 }
 
 #[test]
-fn one_seed_gives_one_run() {
+fn a_seed_gives_the_same_run_twice() {
     for seed in 0..20 {
         assert_eq!(run(seed, false), run(seed, false), "seed {seed}");
     }

@@ -156,6 +156,14 @@ pub enum Fault {
     ConnectUnanswered,
 }
 
+impl Fault {
+    /// Whether it keeps a conversation from coming to its end: all but those that only
+    /// take time or information.
+    pub fn is_cut(&self) -> bool {
+        !matches!(self, Self::Stall(_) | Self::NoLocalAddress)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -537,8 +537,8 @@ impl World {
 
     /// A send is not done: it is tried again when there is room.
     pub(super) fn engine_awaits_room(&mut self, id: ConnectionId) {
-        // Without room the peer's next read brings it on.
-        if self.connection(id).to_peer.room() > 0 || self.connection(id).is_hung_up() {
+        // Without room the peer's next read brings it on, or a reset.
+        if self.connection(id).to_peer.room() > 0 {
             self.schedule_engine(id);
         }
     }
