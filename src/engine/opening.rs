@@ -335,6 +335,11 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let Some(task) = connection.task.as_mut() else { return };
         let flight = &task.output[connection.flight_sent_bytes..];
         if !flight.is_empty() {
+            if connection.client_write != ClientWrite::None {
+                // The client has answered the last flight before its send was reported:
+                // that report comes back here.
+                return;
+            }
             let Some(buffer) = self.driver.take_buffer() else {
                 self.want_buffer(slot, |wanted| wanted.write = true);
                 return;
