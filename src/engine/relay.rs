@@ -8,7 +8,7 @@
 //! Each direction does one thing at a time, receive or send, so a peer that stalls
 //! stalls only its own direction and holds at most one buffer of it.
 
-use super::connection::{ClientWrite, Phase, UpstreamWrite};
+use super::connection::{ClientWrite, ControlDue, Phase, UpstreamWrite};
 use super::lists::TimerClass;
 use super::metrics::EndReason;
 use super::{Engine, KIND_UPSTREAM};
@@ -374,6 +374,11 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             || connection.phase == Phase::Ending
         {
             return;
+        }
+        if connection.session.as_ref().is_some_and(|session| session.sealer.closed()) {
+            // close_notify was the last that the client may hear from us, also in answer
+            // to its KeyUpdate (RFC 8446 section 6.1).
+            connection.control_due = ControlDue::default();
         }
         if connection.control_due.any() {
             self.send_control(slot);
