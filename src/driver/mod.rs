@@ -20,6 +20,8 @@
 
 pub mod ring;
 
+pub mod simulator;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;

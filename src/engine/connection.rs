@@ -108,6 +108,9 @@ pub(super) struct Outbound {
     pub plain: Range<usize>,
     /// The upstream server has ended its stream.
     pub ended: bool,
+    /// A send to the upstream server failed: what looks like the end of its stream is not
+    /// one.
+    pub broken: bool,
     /// close_notify was sent and the write side shut down.
     pub finished: bool,
     /// Bytes of the data send in flight, to tell a short one.

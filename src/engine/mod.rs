@@ -47,7 +47,7 @@ use self::snapshot::{Epoch, Snapshot};
 use self::table::Table;
 use crate::clock::Moment;
 use crate::driver::{Buffer, Completion, Driver, Outcome, Token, Wait};
-use crate::handshake::{HandshakeService, Task};
+use crate::handshake::{HandshakeService, StepOutcome, Task};
 use crate::tls::client_hello::CLIENT_HELLO_BYTES_MAX;
 use crate::tls::server_name::SERVER_NAME_BYTES_MAX;
 
@@ -420,7 +420,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             if wanted.write {
                 self.resume_write(slot);
             }
-            if wanted.inbound && self.table[slot].phase != Phase::Ending {
+            if wanted.inbound && self.table[slot].awaits_client() {
                 self.receive_from_client(slot);
             }
             if wanted.outbound && self.table[slot].phase != Phase::Ending {
@@ -467,6 +467,19 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
 }
 
 impl Connection {
+    /// Whether a receive from the client that found no buffer is still wanted: not while
+    /// a worker has the bytes before it, or once they made a session. Who comes back from
+    /// there receives anyway.
+    fn awaits_client(&self) -> bool {
+        match self.phase {
+            Phase::Handshaking => self
+                .task
+                .as_ref()
+                .is_some_and(|task| !matches!(task.outcome, StepOutcome::Established(_))),
+            phase => phase != Phase::Ending,
+        }
+    }
+
     /// Whether a pool buffer is held by this connection or by a send of it.
     fn holds_a_buffer(&self) -> bool {
         self.inbound.buffer.is_some()

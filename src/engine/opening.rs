@@ -33,7 +33,12 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let token = self.token(slot, KIND_CLIENT);
         let connection = &mut self.table[slot];
         let Some(client) = &connection.client else { return };
-        if connection.inbound.receiving || connection.inbound.ended {
+        if connection.inbound.receiving
+            || connection.inbound.ended
+            // Plaintext waits in the buffer or is being sent from it: what belongs behind
+            // its remainder stays in the kernel until then.
+            || !connection.inbound.plain.is_empty()
+        {
             return;
         }
         let readiness = connection.inbound.readiness.take().unwrap_or(Readiness::Unlikely);
@@ -335,6 +340,11 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let Some(task) = connection.task.as_mut() else { return };
         let flight = &task.output[connection.flight_sent_bytes..];
         if !flight.is_empty() {
+            if connection.client_write != ClientWrite::None {
+                // The client has answered the last flight before its send was reported:
+                // that report comes back here.
+                return;
+            }
             let Some(buffer) = self.driver.take_buffer() else {
                 self.want_buffer(slot, |wanted| wanted.write = true);
                 return;

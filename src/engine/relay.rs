@@ -8,7 +8,7 @@
 //! Each direction does one thing at a time, receive or send, so a peer that stalls
 //! stalls only its own direction and holds at most one buffer of it.
 
-use super::connection::{ClientWrite, Phase, UpstreamWrite};
+use super::connection::{ClientWrite, ControlDue, Phase, UpstreamWrite};
 use super::lists::TimerClass;
 use super::metrics::EndReason;
 use super::{Engine, KIND_UPSTREAM};
@@ -229,8 +229,12 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.renew_activity_timer(slot);
             self.forward(slot);
         } else {
-            // The server takes no more. What it still has to say goes to the client;
-            // whether that was a reset, the receive from it will tell.
+            // The server takes no more. What it still has to say goes to the client. The
+            // kernel reports a reset only once: if this send was told, the receive finds
+            // what looks like the end of the stream (tcp_recvmsg_locked in Linux). EPIPE
+            // alone means that the server had ended its stream before; of a short send
+            // the error is not known.
+            connection.outbound.broken = result != Err(Errno(libc::EPIPE));
             self.discard_from_client(slot);
         }
     }
@@ -351,6 +355,10 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             }
             (Ok(_), buffer) => {
                 self.release(buffer);
+                if self.table[slot].outbound.broken {
+                    self.abort(slot, EndReason::UpstreamReset);
+                    return;
+                }
                 self.table[slot].outbound.ended = true;
                 self.flush_client(slot);
             }
@@ -374,6 +382,11 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             || connection.phase == Phase::Ending
         {
             return;
+        }
+        if connection.session.as_ref().is_some_and(|session| session.sealer.closed()) {
+            // close_notify was the last that the client may hear from us, also in answer
+            // to its KeyUpdate (RFC 8446 section 6.1).
+            connection.control_due = ControlDue::default();
         }
         if connection.control_due.any() {
             self.send_control(slot);

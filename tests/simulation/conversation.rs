@@ -1,0 +1,297 @@
+//! One client's conversation with a backend: what is to be said, and what each end saw.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use forebay::clock::Moment;
+use forebay::driver::simulator::{Chance, ConnectionId, Line, Random};
+
+/// What the two ends of one conversation are to do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub number: u64,
+    /// Bytes that the client says.
+    pub up_bytes: usize,
+    /// Bytes that the backend says.
+    pub down_bytes: usize,
+    pub client: Manners,
+    pub backend: Manners,
+    pub client_end: ClientEnd,
+    pub offer: Offer,
+    /// The client changes its keys now and then.
+    pub key_updates: Chance,
+    /// The client damages its ciphertext once it has sent so many bytes of it.
+    pub damage_at: Option<usize>,
+}
+
+/// How one end behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Manners {
+    /// The most that it says in one go.
+    pub chunk_max: usize,
+    pub starts: Starts,
+    pub ends: Ends,
+    /// How often it does something else first.
+    pub dozes: Chance,
+}
+
+/// When an end begins to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Starts {
+    AtOnce,
+    AfterFirstByte,
+    AfterAllBytes,
+}
+
+/// When an end that has said everything ends its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    WhenSaid,
+    WhenHeard,
+    AfterTheOther,
+}
+
+/// How a client ends its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientEnd {
+    CloseNotify,
+    CloseNotifyAndFin,
+    FinOnly,
+}
+
+/// What a client offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    Both,
+    OnlyTls12,
+    OnlyTls13,
+    /// Not TLS at all: these bytes.
+    Garbage(&'static [u8]),
+}
+
+/// How the other end's stream ended, as seen from this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// In order: close_notify for a client, the end of the stream for a backend.
+    Clean,
+    /// A client saw the end of the stream without close_notify.
+    Truncated,
+    Reset,
+    /// A client found the records unacceptable, or was sent a fatal alert.
+    Broken(String),
+}
+
+/// What one end did and saw.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// A client's handshake is done; a backend has read its header.
+    pub established: bool,
+    pub said_bytes: usize,
+    pub heard_bytes: usize,
+    /// Everything was said and the end of it has left: close_notify or FIN.
+    pub ended: bool,
+    /// It could not say more: the connection took nothing any longer.
+    pub cut_off: bool,
+    /// Ciphertext was damaged.
+    pub damaged: bool,
+    pub ending: Option<Ending>,
+}
+
+/// A conversation and what became of it.
+#[derive(Debug)]
+pub struct Conversation {
+    pub plan: Plan,
+    pub client_address: SocketAddr,
+    pub client_connection: Option<ConnectionId>,
+    pub backend_connection: Option<ConnectionId>,
+    pub client: Facts,
+    pub backend: Facts,
+}
+
+pub type Shared = Rc<RefCell<Conversation>>;
+
+/// Finds a conversation by the client's address, as a backend must.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    by_client: Rc<RefCell<HashMap<SocketAddr, Shared>>>,
+    /// Connections to backends of which no header has said whose they are.
+    anonymous: Rc<RefCell<BTreeSet<ConnectionId>>>,
+}
+
+impl Registry {
+    pub fn accept(&self, connection: ConnectionId) {
+        self.anonymous.borrow_mut().insert(connection);
+    }
+
+    pub fn identify(&self, connection: ConnectionId, client: SocketAddr) -> Shared {
+        self.anonymous.borrow_mut().remove(&connection);
+        let found = self.by_client.borrow().get(&client).cloned();
+        found.unwrap_or_else(|| panic!("a PROXY header names {client}, who is no client"))
+    }
+
+    pub fn anonymous(&self) -> Vec<ConnectionId> {
+        self.anonymous.borrow().iter().copied().collect()
+    }
+
+    pub fn add(&self, plan: Plan, client_address: SocketAddr) -> Shared {
+        let conversation = Rc::new(RefCell::new(Conversation {
+            plan,
+            client_address,
+            client_connection: None,
+            backend_connection: None,
+            client: Facts::default(),
+            backend: Facts::default(),
+        }));
+        let other = self.by_client.borrow_mut().insert(client_address, Rc::clone(&conversation));
+        assert!(other.is_none(), "two clients at {client_address}");
+        conversation
+    }
+}
+
+impl Plan {
+    pub fn draw(number: u64, random: &mut Random) -> Self {
+        let bytes_max = random.choice(&[1, 2_000, 60_000, 400_000]);
+        let size = |random: &mut Random| {
+            if random.below(8) == 0 { 0 } else { random.magnitude(1, bytes_max) }
+        };
+        let (up_bytes, down_bytes) = (size(random), size(random));
+        let manners = |random: &mut Random| Manners {
+            chunk_max: random.magnitude(1, 40_000).max(bytes_max / 500),
+            starts: Starts::AtOnce,
+            ends: random.choice(&[Ends::WhenSaid, Ends::WhenHeard]),
+            dozes: random.choice(&[Chance::NEVER, Chance::NEVER, Chance(50), Chance(500)]),
+        };
+        let (mut client, mut backend) = (manners(random), manners(random));
+        // Only one of them may wait for the other, or both would for ever.
+        match random.below(4) {
+            0 => client.ends = Ends::AfterTheOther,
+            1 => backend.ends = Ends::AfterTheOther,
+            _ => {}
+        }
+        if up_bytes > 0 {
+            backend.starts =
+                random.choice(&[Starts::AtOnce, Starts::AfterFirstByte, Starts::AfterAllBytes]);
+        }
+        let offer = match random.below(20) {
+            0 => Offer::Garbage(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n"),
+            1 => Offer::Garbage(b"\x16\x03\x01\x00\x05nonsense that is no ClientHello"),
+            2 => Offer::Garbage(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a part of one"),
+            3 => Offer::Garbage(b""),
+            4..8 => Offer::Both,
+            8..14 => Offer::OnlyTls12,
+            _ => Offer::OnlyTls13,
+        };
+        Self {
+            number,
+            up_bytes,
+            down_bytes,
+            client,
+            backend,
+            client_end: random.choice(&[
+                ClientEnd::CloseNotify,
+                ClientEnd::CloseNotify,
+                ClientEnd::CloseNotifyAndFin,
+                ClientEnd::CloseNotifyAndFin,
+                ClientEnd::FinOnly,
+            ]),
+            offer,
+            key_updates: random.choice(&[Chance::NEVER, Chance::NEVER, Chance(20)]),
+            damage_at: (random.below(15) == 0).then(|| random.magnitude(1, 100_000)),
+        }
+    }
+
+    pub fn up(&self) -> Stream {
+        Stream { seed: self.number << 1 }
+    }
+
+    pub fn down(&self) -> Stream {
+        Stream { seed: self.number << 1 | 1 }
+    }
+
+    /// A whole conversation that nothing disturbs is heard to the end by both.
+    pub fn is_well_behaved(&self) -> bool {
+        !matches!(self.offer, Offer::Garbage(_)) && self.damage_at.is_none()
+    }
+}
+
+impl Manners {
+    pub fn may_start(&self, heard_bytes: usize, all_bytes: usize) -> bool {
+        match self.starts {
+            Starts::AtOnce => true,
+            Starts::AfterFirstByte => heard_bytes > 0,
+            Starts::AfterAllBytes => heard_bytes == all_bytes,
+        }
+    }
+
+    pub fn may_end(&self, heard_bytes: usize, all_bytes: usize, other_ended: bool) -> bool {
+        match self.ends {
+            Ends::WhenSaid => true,
+            Ends::WhenHeard => heard_bytes == all_bytes,
+            Ends::AfterTheOther => other_ended,
+        }
+    }
+}
+
+/// Bytes that are known by their place alone, different for every direction of every
+/// conversation: a byte that is lost, doubled, moved or somebody else's is found.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream {
+    seed: u64,
+}
+
+impl Stream {
+    const BLOCK: usize = 8;
+
+    pub fn bytes(self, from: usize, count: usize) -> Vec<u8> {
+        let first = from / Self::BLOCK;
+        let last = (from + count).div_ceil(Self::BLOCK);
+        let blocks = (first..last)
+            .flat_map(|block| Random::new(self.seed << 32 ^ block as u64).bits().to_le_bytes());
+        blocks.skip(from - first * Self::BLOCK).take(count).collect()
+    }
+
+    /// # Panics
+    /// `heard` is not what stands at `from`.
+    pub fn check(self, from: usize, heard: &[u8]) {
+        let expected = self.bytes(from, heard.len());
+        if let Some(place) = heard.iter().zip(&expected).position(|(is, should)| is != should) {
+            panic!(
+                "stream {} of conversation {}: byte {} is wrong (heard in a run of {} from {from})",
+                if self.seed & 1 == 0 { "up" } else { "down" },
+                self.seed >> 1,
+                from + place,
+                heard.len(),
+            );
+        }
+    }
+}
+
+/// An end that sometimes does something else.
+#[derive(Debug, Default)]
+pub struct Doze {
+    until: Option<Moment>,
+}
+
+impl Doze {
+    /// How much longer it is away.
+    pub fn rest(&mut self, chance: Chance, line: &mut Line<'_>) -> Option<Duration> {
+        let now = line.now();
+        if let Some(until) = self.until.take() {
+            if now < until {
+                self.until = Some(until);
+                return Some(until.since(now));
+            }
+            // Back, and it does something first.
+            return None;
+        }
+        if !line.random().happens(chance) {
+            return None;
+        }
+        let rest = line.random().duration(Duration::from_micros(10), Duration::from_millis(200));
+        self.until = Some(now.after(rest));
+        Some(rest)
+    }
+}
