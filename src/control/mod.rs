@@ -13,3 +13,4 @@ pub mod logging;
 pub mod metrics;
 pub mod rate_limit;
 pub mod signals;
+pub mod supervise;
