@@ -174,6 +174,8 @@ fn the_demo_drains_on_the_first_signal_and_ends_well() {
     let mut rest = String::new();
     open.read_to_string(&mut rest).expect("both answers");
     assert!(rest.contains("/again"), "{rest}");
+    // Or the process would wait for our side of the connection.
+    drop(open);
     assert_eq!(demo.child.wait().expect("the end").code(), Some(0));
 }
 
