@@ -14,7 +14,7 @@ use forebay::endpoint::Endpoint;
 use forebay::engine::events::event_queue;
 use forebay::engine::metrics::{EndReason, EngineMetrics};
 use forebay::engine::snapshot::{Listener, Records, Snapshot, Timeouts};
-use forebay::engine::{Command, CommandQueue, Engine, Limits, Outstanding, Progress};
+use forebay::engine::{Command, CommandQueue, Engine, Limits, Outstanding, Progress, Ways};
 use forebay::tls::certificates::{CertificateName, KeyType, LoadedCertificate};
 use forebay::tls::policy::{Policy, PolicySettings};
 use forebay::tls::{CryptoLibrary, tickets};
@@ -92,9 +92,7 @@ pub fn run(seed: u64, print: bool) -> Summary {
         service,
         setting.limits,
         setting.snapshot(1, &mut random),
-        commands.clone(),
-        Arc::clone(&metrics),
-        events,
+        Ways { commands: commands.clone(), metrics: Arc::clone(&metrics), events },
     );
 
     let mut script = setting.script(clock.now(), &mut random);
