@@ -65,7 +65,7 @@ const COMMANDS_WAITING_MAX: usize = 16;
 
 /// A connection whose operations were cancelled is looked at again after this time:
 /// a cancellation can miss an operation that is just then being worked on.
-const ENDING_RETRY: Duration = Duration::from_secs(1);
+const ENDING_RETRY: Duration = Duration::from_millis(100);
 
 /// With the pool dry, a send that made no progress for this long may lose its buffer.
 const RECLAIM_AFTER: Duration = Duration::from_secs(1);

@@ -49,6 +49,9 @@ pub const ACCEPTS_IN_FLIGHT: usize = 16;
 /// Submissions collected before a turn must hand them to the kernel.
 const SUBMISSION_ENTRIES: u32 = 1024;
 
+/// Kernel threads that a ring may use for what would block.
+const IO_THREADS_MAX: u32 = 32;
+
 /// No buffer belongs to the operation.
 const BUFFER_NONE: u32 = (1 << 18) - 1;
 
@@ -151,6 +154,9 @@ impl RingDriver {
             enter_flags |= EnterFlags::NO_IOWAIT;
         }
         let (mut submitter, submission, completion) = parts.split();
+        // Only a connect to a full UNIX backlog ever waits in a kernel thread: without a
+        // bound each such connect would have one. Refused only before Linux 5.15.
+        let _ = submitter.register_iowq_max_workers(&mut [IO_THREADS_MAX; 2]);
         // Saves a descriptor look-up per enter (Linux 5.18); harmless if refused.
         let _ = submitter.register_ring_fd();
         let mut driver = Self {

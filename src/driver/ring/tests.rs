@@ -260,16 +260,25 @@ fn a_connect_to_a_full_unix_backlog_waits_for_room_and_can_be_cancelled() {
         driver.connect(&endpoint, token(slot)).expect("socket")
     };
     let sockets = [connect(0), connect(1), connect(2)];
-    let connected = |completion: &Completion| match completion.outcome {
+    let connected = |completion: Completion| match completion.outcome {
         Outcome::Connected(result) => (completion.token.slot, result),
         _ => panic!("{completion:?}"),
     };
-    assert_eq!(connected(&next(&mut driver)), (0, Ok(())), "the one that has room");
+    assert_eq!(connected(next(&mut driver)), (0, Ok(())), "the one that has room");
+    // A cancellation can miss an operation that the kernel is just then moving to a
+    // thread of its own: the engine asks again, and so does this test.
+    let completion = loop {
+        driver.cancel(&sockets[1]);
+        driver.turn(Wait::AtMost(Duration::from_millis(10))).expect("turn");
+        if let Some(completion) = driver.completion() {
+            break completion;
+        }
+    };
+    let (slot, result) = connected(completion);
+    // The kernel may have handed it to a thread of its own, which a signal ends.
+    assert!(matches!(result, Err(Errno(libc::ECANCELED | libc::EINTR))), "{slot} {result:?}");
+    assert_eq!(slot, 1);
     listener.accept().expect("accept");
-    let (second, result) = connected(&next(&mut driver));
-    assert_eq!(result, Ok(()), "after one was accepted");
-    let last = if second == 1 { 2 } else { 1 };
-    driver.cancel(&sockets[last as usize]);
-    assert_eq!(connected(&next(&mut driver)), (last, Err(Errno(libc::ECANCELED))));
+    assert_eq!(connected(next(&mut driver)), (2, Ok(())), "once the first was accepted");
     sockets.into_iter().for_each(|socket| driver.close(socket));
 }

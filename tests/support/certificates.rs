@@ -1,0 +1,51 @@
+//! Certificates made by the openssl command, as an operator makes them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The key types that forebay serves, in the words of `openssl genpkey`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    EcdsaP256,
+    EcdsaP384,
+    Rsa2048,
+    Ed25519,
+}
+
+impl Key {
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::EcdsaP256 => &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+            Self::EcdsaP384 => &["ec", "-pkeyopt", "ec_paramgen_curve:P-384"],
+            Self::Rsa2048 => &["rsa:2048"],
+            Self::Ed25519 => &["ed25519"],
+        }
+    }
+}
+
+/// Makes `directory/file` with a self-signed certificate for `names` and its key.
+pub fn self_signed(directory: &Path, file: &str, key: Key, names: &[&str]) -> PathBuf {
+    let path = directory.join(file);
+    let (certificate, key_file) =
+        (path.with_extension("crt-part"), path.with_extension("key-part"));
+    let names: Vec<String> = names.iter().map(|name| format!("DNS:{name}")).collect();
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-days", "30", "-nodes", "-subj", "/CN=forebay test"])
+        .args(["-addext", &format!("subjectAltName={}", names.join(","))])
+        .arg("-newkey")
+        .args(key.arguments())
+        .arg("-keyout")
+        .arg(&key_file)
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .expect("openssl runs");
+    assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+    let mut pem = fs::read(&certificate).expect("certificate");
+    pem.extend(fs::read(&key_file).expect("key"));
+    fs::remove_file(certificate).expect("remove");
+    fs::remove_file(key_file).expect("remove");
+    fs::write(&path, pem).expect("write");
+    path
+}
