@@ -29,7 +29,7 @@ use std::thread;
 use run::{Summary, run};
 
 /// Seeds that every test run goes through.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 3000;
 
 const SEED_VARIABLE: &str = "FOREBAY_SIMULATION_SEED";
 const SEEDS_VARIABLE: &str = "FOREBAY_SIMULATION_SEEDS";
