@@ -99,6 +99,8 @@ pub struct Facts {
     pub cut_off: bool,
     /// Ciphertext was damaged.
     pub damaged: bool,
+    /// Its ciphertext so far ends in the middle of a record.
+    pub mid_record: bool,
     pub ending: Option<Ending>,
 }
 
