@@ -199,7 +199,13 @@ fn run_engine(
         patience: Duration::from_millis(100),
     };
     let (events, _source) = event_queue();
-    let mut engine =
-        Engine::new(0, driver, service, limits, Arc::new(snapshot), Ways { commands, metrics, events });
+    let mut engine = Engine::new(
+        0,
+        driver,
+        service,
+        limits,
+        Arc::new(snapshot),
+        Ways { commands, metrics, events },
+    );
     engine.run().expect("engine");
 }

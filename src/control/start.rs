@@ -446,8 +446,7 @@ impl Plan<'_> {
             };
             let capabilities = driver.capabilities().clone();
             let ways = Ways { commands, metrics, events };
-            let mut engine =
-                Engine::new(number, driver, service, limits, snapshot, ways);
+            let mut engine = Engine::new(number, driver, service, limits, snapshot, ways);
             let _ = ready.send((number, Ok((capabilities, memory_bytes))));
             drop(ready);
             engine.run()

@@ -70,6 +70,16 @@ const ENDING_RETRY: Duration = Duration::from_millis(100);
 /// With the pool dry, a send that made no progress for this long may lose its buffer.
 const RECLAIM_AFTER: Duration = Duration::from_secs(1);
 
+/// Who may lose a buffer then, those first who have had least done for them: a slow
+/// ClientHello must not stop established connections.
+const RECLAIMED_FROM: [TimerClass; 5] = [
+    TimerClass::ClientHello,
+    TimerClass::Parked,
+    TimerClass::Handshake,
+    TimerClass::HalfClosed,
+    TimerClass::Idle,
+];
+
 /// Tokens of listening sockets, of the client's side and of the upstream side.
 const KIND_LISTENER: u8 = 0;
 const KIND_CLIENT: u8 = 1;
@@ -381,10 +391,13 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         if self.handshakes.has_results() || !self.commands.0.is_empty() {
             return Wait::Never;
         }
-        let next = [self.timers.next_deadline(&self.table), self.listeners.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min();
+        // Who waits for a buffer may have to be given another's.
+        let reclaim = self.buffer_waiters.first().map(|_| self.now.after(RECLAIM_AFTER));
+        let next =
+            [self.timers.next_deadline(&self.table), self.listeners.next_deadline(), reclaim]
+                .into_iter()
+                .flatten()
+                .min();
         match next {
             None => Wait::Forever,
             Some(deadline) if deadline <= self.now => Wait::Never,
@@ -416,7 +429,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Serves those who wait for a buffer, first come first served, as far as the pool
     /// goes; a connection can use two.
     fn serve_buffer_waiters(&mut self) {
-        let mut budget = self.driver.buffers_free() / 2;
+        let mut budget = self.driver.buffers_free().div_ceil(2);
         // Who is served may come to wait again: serve nobody twice.
         let mut last = self.buffer_waiters.last();
         while budget > 0
@@ -441,17 +454,17 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }
         if self.buffer_waiters.first().is_none() {
             self.pool_dry = false;
-        } else if self.pool_dry {
+        } else if self.pool_dry && self.driver.buffers_free() == 0 {
             self.reclaim_a_buffer();
         }
     }
 
-    /// The pool is dry and somebody waits: the connection whose send has made no
-    /// progress for longest gives its buffer up. Cannot happen with two buffers per
+    /// The pool is dry and somebody waits: the connection that has made no progress for
+    /// longest gives its buffer up. Cannot happen with two buffers per
     /// connection, which is the default.
     fn reclaim_a_buffer(&mut self) {
         const LOOKED_AT_MAX: usize = 64;
-        for class in [TimerClass::HalfClosed, TimerClass::Idle] {
+        for class in RECLAIMED_FROM {
             let mut next = self.timers.list(class).first();
             for _ in 0..LOOKED_AT_MAX {
                 let Some(slot) = next else { break };
@@ -492,9 +505,10 @@ impl Connection {
         }
     }
 
-    /// Whether a pool buffer is held by this connection or by a send of it.
+    /// Whether a pool buffer is held by this connection or by an operation of it.
     fn holds_a_buffer(&self) -> bool {
         self.inbound.buffer.is_some()
+            || !self.inbound.cipher.is_empty()
             || self.outbound.buffer.is_some()
             || self.client_write != connection::ClientWrite::None
             || self.upstream_write != connection::UpstreamWrite::None

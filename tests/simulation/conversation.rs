@@ -9,6 +9,8 @@ use std::time::Duration;
 use forebay::clock::Moment;
 use forebay::driver::simulator::{Chance, ConnectionId, Line, Random};
 
+use crate::setting::{Focus, Setting};
+
 /// What the two ends of one conversation are to do.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -97,6 +99,8 @@ pub struct Facts {
     pub cut_off: bool,
     /// Ciphertext was damaged.
     pub damaged: bool,
+    /// Its ciphertext so far ends in the middle of a record.
+    pub mid_record: bool,
     pub ending: Option<Ending>,
 }
 
@@ -152,8 +156,8 @@ impl Registry {
 }
 
 impl Plan {
-    pub fn draw(number: u64, random: &mut Random) -> Self {
-        let bytes_max = random.choice(&[1, 2_000, 60_000, 400_000]);
+    pub fn draw(number: u64, setting: &Setting, random: &mut Random) -> Self {
+        let bytes_max = setting.bytes_max;
         let size = |random: &mut Random| {
             if random.below(8) == 0 { 0 } else { random.magnitude(1, bytes_max) }
         };
@@ -178,7 +182,10 @@ impl Plan {
         let offer = match random.below(20) {
             0 => Offer::Garbage(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n"),
             1 => Offer::Garbage(b"\x16\x03\x01\x00\x05nonsense that is no ClientHello"),
-            2 => Offer::Garbage(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a part of one"),
+            // It would sit on a buffer for as long as the timeout lets it.
+            2 if setting.focus != Focus::Scarcity => {
+                Offer::Garbage(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a part of one")
+            }
             3 => Offer::Garbage(b""),
             4..8 => Offer::Both,
             8..14 => Offer::OnlyTls12,
