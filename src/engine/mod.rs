@@ -119,6 +119,17 @@ impl CommandQueue {
     }
 }
 
+/// An engine's ways to and from the rest of the process.
+#[derive(Debug)]
+pub struct Ways {
+    /// What it is told.
+    pub commands: CommandQueue,
+    /// What it counts.
+    pub metrics: Arc<EngineMetrics>,
+    /// What it reports.
+    pub events: EventSink,
+}
+
 /// What an engine is sized to.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -161,6 +172,8 @@ pub struct Engine<D: Driver, H: HandshakeService> {
     table: Table,
     timers: Timers,
     buffer_waiters: List,
+    /// Boxed, since a task goes to the workers and back by pointer.
+    #[allow(clippy::vec_box)]
     credits: Vec<Box<Task>>,
     listeners: accept::Listeners,
     /// The names that the clients of the credits asked for, for the log.
@@ -180,10 +193,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         handshakes: H,
         limits: Limits,
         snapshot: Arc<Snapshot>,
-        commands: CommandQueue,
-        metrics: Arc<EngineMetrics>,
-        events: EventSink,
+        ways: Ways,
     ) -> Self {
+        let Ways { commands, metrics, events } = ways;
         let now = driver.now();
         let buffers_total = driver.buffers_free();
         let listeners = accept::Listeners::new(snapshot.listeners.len());

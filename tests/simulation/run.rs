@@ -10,7 +10,7 @@ use forebay::driver::simulator::{Answer, Chance, ConnectionId, Random, Simulator
 use forebay::endpoint::Endpoint;
 use forebay::engine::events::event_queue;
 use forebay::engine::metrics::EngineMetrics;
-use forebay::engine::{CommandQueue, Engine, Outstanding, Progress};
+use forebay::engine::{CommandQueue, Engine, Outstanding, Progress, Ways};
 
 use crate::backend::Backend;
 use crate::client::{Client, Stranger};
@@ -81,9 +81,7 @@ pub(crate) fn run(seed: u64, print: bool) -> Summary {
         service,
         setting.limits,
         setting.snapshot(1, &mut random),
-        commands.clone(),
-        Arc::clone(&metrics),
-        events,
+        Ways { commands: commands.clone(), metrics: Arc::clone(&metrics), events },
     );
 
     let mut script = setting.script(clock.now(), &mut random);
