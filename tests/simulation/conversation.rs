@@ -108,7 +108,6 @@ pub(crate) struct Facts {
 #[derive(Debug)]
 pub(crate) struct Conversation {
     pub(crate) plan: Plan,
-    pub(crate) client_address: SocketAddr,
     pub(crate) client_connection: Option<ConnectionId>,
     pub(crate) backend_connection: Option<ConnectionId>,
     pub(crate) client: Facts,
@@ -143,7 +142,6 @@ impl Registry {
     pub(crate) fn add(&self, plan: Plan, client_address: SocketAddr) -> Shared {
         let conversation = Rc::new(RefCell::new(Conversation {
             plan,
-            client_address,
             client_connection: None,
             backend_connection: None,
             client: Facts::default(),
