@@ -10,9 +10,9 @@ use rustls_pki_types::ServerName;
 use crate::conversation::{ClientEnd, Conversation, Doze, Ending, Offer, Shared};
 
 /// The name that the server's certificate is for.
-pub const SERVER_NAME: &str = "www.example.com";
+pub(crate) const SERVER_NAME: &str = "www.example.com";
 
-pub struct Client {
+pub(crate) struct Client {
     tls: ClientConnection,
     conversation: Shared,
     doze: Doze,
@@ -26,7 +26,7 @@ pub struct Client {
 const KEY_UPDATES_MAX: usize = 20;
 
 impl Client {
-    pub fn new(config: &Arc<ClientConfig>, conversation: Shared) -> Self {
+    pub(crate) fn new(config: &Arc<ClientConfig>, conversation: Shared) -> Self {
         let name = ServerName::try_from(SERVER_NAME).unwrap();
         let tls = ClientConnection::new(Arc::clone(config), name).unwrap();
         Self {
@@ -226,9 +226,9 @@ impl Write for Wire<'_, '_> {
 }
 
 /// A client that does not speak TLS.
-pub struct Stranger {
-    pub conversation: Shared,
-    pub said_bytes: usize,
+pub(crate) struct Stranger {
+    pub(crate) conversation: Shared,
+    pub(crate) said_bytes: usize,
 }
 
 impl Peer for Stranger {

@@ -28,18 +28,18 @@ const SETTLE: Duration = Duration::from_secs(600);
 
 /// What a run came to, for the caller to compare and to sum up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    pub trace: u64,
-    pub conversations: usize,
-    pub complete: usize,
-    pub bytes: usize,
+pub(crate) struct Summary {
+    pub(crate) trace: u64,
+    pub(crate) conversations: usize,
+    pub(crate) complete: usize,
+    pub(crate) bytes: usize,
 }
 
 /// Runs one seed.
 ///
 /// # Panics
 /// Anything that must hold does not.
-pub fn run(seed: u64, print: bool) -> Summary {
+pub(crate) fn run(seed: u64, print: bool) -> Summary {
     let mut random = Random::new(seed);
     let setting = Setting::draw(&mut random);
     let mut simulator = Simulator::new(seed, setting.buffers, setting.faults.clone());
@@ -122,7 +122,7 @@ pub fn run(seed: u64, print: bool) -> Summary {
 }
 
 /// Where backends listen.
-pub fn endpoint(place: usize) -> Endpoint {
+pub(crate) fn endpoint(place: usize) -> Endpoint {
     match place {
         0 => Endpoint::Inet(SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 8080))),
         1 => Endpoint::Unix("/run/balancer/0.sock".into()),

@@ -16,7 +16,7 @@ use crate::tls;
 
 /// What a run is about. With everything likely in every run, faults hide one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Focus {
+pub(crate) enum Focus {
     /// Whatever the seed has.
     Anything,
     /// No faults: everything must be complete.
@@ -34,41 +34,41 @@ pub enum Focus {
 }
 
 #[derive(Clone, Debug)]
-pub struct Setting {
-    pub focus: Focus,
-    pub faults: Faults,
-    pub buffers: usize,
-    pub limits: Limits,
-    pub service: Behaviour,
-    pub library: CryptoLibrary,
-    pub listeners: u16,
-    pub backends: usize,
+pub(crate) struct Setting {
+    pub(crate) focus: Focus,
+    pub(crate) faults: Faults,
+    pub(crate) buffers: usize,
+    pub(crate) limits: Limits,
+    pub(crate) service: Behaviour,
+    pub(crate) library: CryptoLibrary,
+    pub(crate) listeners: u16,
+    pub(crate) backends: usize,
     /// Backends refuse, or are silent, so often.
-    pub refusals: Chance,
-    pub clients: u64,
+    pub(crate) refusals: Chance,
+    pub(crate) clients: u64,
     /// The most that a client or a backend says.
-    pub bytes_max: usize,
+    pub(crate) bytes_max: usize,
     /// Clients come within this time.
-    pub arrivals: Duration,
-    pub timeouts: Timeouts,
-    pub small_bytes: u32,
-    pub strict_truncation: bool,
-    pub proxy_protocol: ProxyProtocol,
-    pub balance: Balance,
-    pub reloads: usize,
+    pub(crate) arrivals: Duration,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) small_bytes: u32,
+    pub(crate) strict_truncation: bool,
+    pub(crate) proxy_protocol: ProxyProtocol,
+    pub(crate) balance: Balance,
+    pub(crate) reloads: usize,
     /// From the start to the command to drain.
-    pub drain_after: Duration,
+    pub(crate) drain_after: Duration,
     /// From that command to the end of patience.
-    pub drain: Duration,
+    pub(crate) drain: Duration,
     /// The process is told to stop at once instead.
-    pub stops: bool,
+    pub(crate) stops: bool,
 }
 
 impl Setting {
     /// Patience for a drain that nobody has to use up.
     const LONG_DRAIN: Duration = Duration::from_secs(3600);
 
-    pub fn draw(random: &mut Random) -> Self {
+    pub(crate) fn draw(random: &mut Random) -> Self {
         let seconds = Duration::from_secs;
         let focus = random.choice(&[
             Focus::Anything,
@@ -149,19 +149,19 @@ impl Setting {
     }
 
     /// Nothing but its own timers ends a connection: no deadline, no command.
-    pub fn is_patient(&self) -> bool {
+    pub(crate) fn is_patient(&self) -> bool {
         self.drain == Self::LONG_DRAIN && !self.stops
     }
 
     /// No connection has to wait for another that does not go on: the timeouts are long,
     /// and there are buffers for all, or nobody sits on them.
-    pub fn is_roomy(&self) -> bool {
+    pub(crate) fn is_roomy(&self) -> bool {
         let enough = self.buffers >= 2 * self.limits.connections;
         self.focus != Focus::Haste && (enough || self.focus == Focus::Scarcity)
     }
 
     /// A connect may fail, or may take long.
-    pub fn connects_fail(&self) -> bool {
+    pub(crate) fn connects_fail(&self) -> bool {
         let faults = &self.faults;
         [
             faults.connect_failed,
@@ -174,7 +174,7 @@ impl Setting {
         .any(|chance| *chance != Chance::NEVER)
     }
 
-    pub fn snapshot(&self, generation: u64, random: &mut Random) -> Arc<Snapshot> {
+    pub(crate) fn snapshot(&self, generation: u64, random: &mut Random) -> Arc<Snapshot> {
         // A reload may take backends away; connections to them live on.
         let kept = random.between(1, self.backends);
         let backends = (0..kept)
@@ -203,7 +203,7 @@ impl Setting {
     }
 
     /// What the control thread does when.
-    pub fn script(&self, begin: Moment, random: &mut Random) -> Vec<(Moment, Command)> {
+    pub(crate) fn script(&self, begin: Moment, random: &mut Random) -> Vec<(Moment, Command)> {
         let mut script: Vec<_> = (0..self.reloads)
             .map(|reload| {
                 let after = random.duration(Duration::from_millis(1), Duration::from_secs(8));

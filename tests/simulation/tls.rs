@@ -14,14 +14,14 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Server
 
 use crate::client::SERVER_NAME;
 
-pub struct ClientConfigs {
-    pub both: Arc<ClientConfig>,
+pub(crate) struct ClientConfigs {
+    pub(crate) both: Arc<ClientConfig>,
     pub only_tls12: Arc<ClientConfig>,
     pub only_tls13: Arc<ClientConfig>,
 }
 
 /// Fresh for every run: sessions are resumed within one.
-pub fn client_configs(library: CryptoLibrary) -> ClientConfigs {
+pub(crate) fn client_configs(library: CryptoLibrary) -> ClientConfigs {
     let provider = Arc::new(match library {
         CryptoLibrary::AwsLc => aws_lc_rs::default_provider(),
         CryptoLibrary::Ring => ring::default_provider(),
@@ -47,7 +47,7 @@ pub fn client_configs(library: CryptoLibrary) -> ClientConfigs {
 
 /// The server's policy: an Ed25519 certificate, since ECDSA signatures vary in length
 /// and would make two runs of one seed differ.
-pub fn policy(library: CryptoLibrary) -> Arc<Policy> {
+pub(crate) fn policy(library: CryptoLibrary) -> Arc<Policy> {
     static POLICIES: LazyLock<[Arc<Policy>; 2]> =
         LazyLock::new(|| [CryptoLibrary::AwsLc, CryptoLibrary::Ring].map(make_policy));
     Arc::clone(&POLICIES[usize::from(library == CryptoLibrary::Ring)])

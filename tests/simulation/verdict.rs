@@ -13,7 +13,7 @@ use crate::setting::Setting;
 ///
 /// # Panics
 /// Something that must hold does not.
-pub fn check(
+pub(crate) fn check(
     conversations: &[Shared],
     registry: &Registry,
     setting: &Setting,
@@ -203,7 +203,7 @@ fn count(metrics: &EngineMetrics, reasons: &[EndReason]) -> usize {
 }
 
 /// The ends that the engine has counted, to be read.
-pub fn ended(metrics: &EngineMetrics) -> String {
+pub(crate) fn ended(metrics: &EngineMetrics) -> String {
     let mut text = String::new();
     for reason in EndReason::ALL {
         let count = metrics.ended[reason as usize].value();
