@@ -215,7 +215,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     fn end_all(&mut self) {
         for slot in self.table.slots() {
             if !matches!(self.table[slot].phase, Phase::Free | Phase::Ending) {
-                self.end_idle(slot, EndReason::Stopped);
+                self.end_overdue(slot, EndReason::Stopped);
             }
         }
     }

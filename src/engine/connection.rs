@@ -83,8 +83,10 @@ pub(super) struct Inbound {
     pub plain: Range<usize>,
     /// Ciphertext not opened yet, in the buffer (also while a receive continues it).
     pub cipher: Range<usize>,
-    /// Bytes of the send in flight, to tell a short one.
-    pub sending_bytes: usize,
+    /// What of the buffer the send in flight sends.
+    pub sending: Range<usize>,
+    /// The last send took only a part of what it was given.
+    pub cut_short: bool,
     /// Bytes that the record at the start of `cipher` needs in all.
     pub record_bytes: usize,
     /// The client will send no more: close_notify or the end of the stream was seen.
@@ -113,8 +115,8 @@ pub(super) struct Outbound {
     pub broken: bool,
     /// close_notify was sent and the write side shut down.
     pub finished: bool,
-    /// Bytes of the data send in flight, to tell a short one.
-    pub sending_bytes: usize,
+    /// What of its buffer the send in flight to the client sends.
+    pub sending: Range<usize>,
     /// Whether the socket is likely to have data now.
     pub readiness: Option<Readiness>,
 }

@@ -354,7 +354,11 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             Outcome::Sent { result, buffer } => {
                 if ending {
                     self.driver.release(buffer);
-                    self.finish_if_settled(slot);
+                    if token.kind == KIND_CLIENT {
+                        self.ending_client_sent(slot);
+                    } else {
+                        self.finish_if_settled(slot);
+                    }
                 } else if token.kind == KIND_CLIENT {
                     self.client_sent(slot, result, buffer);
                 } else {
@@ -379,8 +383,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             TimerClass::Handshake => self.handshake_timed_out(slot),
             TimerClass::Connect => self.connect_timed_out(slot),
             TimerClass::FirstData => self.send_header_alone(slot),
-            TimerClass::Idle => self.end_idle(slot, EndReason::IdleTimeout),
-            TimerClass::HalfClosed => self.end_idle(slot, EndReason::HalfClosedTimeout),
+            TimerClass::Idle => self.end_overdue(slot, EndReason::IdleTimeout),
+            TimerClass::HalfClosed => self.end_overdue(slot, EndReason::HalfClosedTimeout),
             TimerClass::Ending => self.end_again(slot),
         }
     }

@@ -563,7 +563,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.driver.release(buffer);
             return;
         };
-        connection.outbound.sending_bytes = range.len();
+        connection.outbound.sending = range.clone();
         connection.client_write = write;
         connection.in_flight += 1;
         self.driver.send(client, buffer, range, token);

@@ -47,11 +47,9 @@ pub(crate) fn check(
         }
     }
 
-    // A client takes close_notify for the backend's end, so it must be that: only for its
-    // own reasons does the engine say it in the backend's place.
-    let own = [EndReason::IdleTimeout, EndReason::HalfClosedTimeout, EndReason::Stopped];
+    // A client takes close_notify for the backend's end, so it must be that.
     assert!(
-        falsely_ended.len() <= count(metrics, &own) + anonymous,
+        falsely_ended.len() <= anonymous,
         "the streams of {falsely_ended:?} are not complete but look so to the clients:{}\n\
          {conversations:#?}",
         ended(metrics)
