@@ -8,8 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::connection::Phase;
-use super::lists::TimerClass;
+use super::connection::{Phase, TimerClass};
 use super::metrics::EndReason;
 use super::{Engine, KIND_LISTENER};
 use crate::clock::Moment;

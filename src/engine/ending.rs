@@ -4,8 +4,7 @@
 //! operations has completed, since their buffers are the kernel's until then.
 
 use super::Engine;
-use super::connection::{ClientWrite, Fate, Phase};
-use super::lists::{Through, TimerClass};
+use super::connection::{ClientWrite, Fate, Phase, Through, TimerClass};
 use super::metrics::EndReason;
 use crate::driver::Driver;
 use crate::handshake::HandshakeService;

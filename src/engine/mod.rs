@@ -27,6 +27,7 @@ mod lists;
 mod opening;
 mod relay;
 mod table;
+mod timers;
 
 #[cfg(test)]
 mod tests;
@@ -39,12 +40,13 @@ use std::time::Duration;
 use arrayvec::ArrayString;
 use crossbeam::queue::ArrayQueue;
 
-use self::connection::{BufferWanted, Connection, Phase};
+use self::connection::{BufferWanted, Connection, Phase, Through, TimerClass};
 use self::events::EventSink;
-use self::lists::{List, Through, TimerClass, Timers};
+use self::lists::List;
 use self::metrics::{EndReason, EngineMetrics};
 use self::snapshot::{Epoch, Snapshot};
 use self::table::Table;
+use self::timers::Timers;
 use crate::clock::Moment;
 use crate::driver::{Buffer, Completion, Driver, Outcome, Token, Wait};
 use crate::handshake::{HandshakeService, StepOutcome, Task};

@@ -8,9 +8,8 @@
 
 use std::ops::Range;
 
-use super::connection::{ClientWrite, Phase, UpstreamWrite};
+use super::connection::{ClientWrite, Phase, TimerClass, UpstreamWrite};
 use super::events::{Event, HandshakeFailed, NoBackend};
-use super::lists::TimerClass;
 use super::metrics::EndReason;
 use super::{Engine, KIND_CLIENT, KIND_UPSTREAM};
 use crate::driver::{

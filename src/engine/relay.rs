@@ -10,8 +10,7 @@
 
 use std::ops::Range;
 
-use super::connection::{ClientWrite, ControlDue, Phase, UpstreamWrite};
-use super::lists::TimerClass;
+use super::connection::{ClientWrite, ControlDue, Phase, TimerClass, UpstreamWrite};
 use super::metrics::EndReason;
 use super::{Engine, KIND_UPSTREAM};
 use crate::driver::{BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno, Readiness};
