@@ -50,7 +50,7 @@ fn chromium_loads_a_page_with_its_parts_over_http2(provider: &str) {
         site::pool("nginx", &nginx.http2_endpoints()[0], "v2"),
     ]
     .concat();
-    let forebay = Forebay::start(directory.path(), &text);
+    let mut forebay = Forebay::start(directory.path(), &text);
 
     let mut chromium = command("chromium");
     chromium
@@ -67,7 +67,9 @@ fn chromium_loads_a_page_with_its_parts_over_http2(provider: &str) {
     assert!(seen.client.ip().is_loopback() && seen.connected_to == address, "{seen:?}");
     assert_eq!((seen.http.as_str(), seen.name.as_str()), ("HTTP/2.0", "localhost"));
     let group = if provider == "ring" { "group=\"x25519\"" } else { "group=\"X25519MLKEM768\"" };
-    assert!(forebay.metric("forebay_handshakes_total", &["version=\"TLSv1.3\"", group]) >= 1.0);
+    forebay.wait_until("the browser's group is counted", |forebay| {
+        forebay.metric("forebay_handshakes_total", &["version=\"TLSv1.3\"", group]) >= 1.0
+    });
 }
 
 fn starts(command: &mut Command) -> bool {
