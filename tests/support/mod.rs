@@ -3,5 +3,11 @@
 
 pub mod certificates;
 pub mod forebay;
+pub mod haproxy;
+pub mod nginx;
+pub mod openssl;
 pub mod ports;
+pub mod program;
+pub mod proxy_header;
+pub mod seen;
 pub mod tls_client;
