@@ -192,6 +192,27 @@ fn memory_that_is_not_there_is_an_error_that_names_the_setting() {
     assert!(error.contains("lower `engine.buffers` or `engine.max_connections`"), "{error}");
 }
 
+// ---- what only a start can change ----
+
+#[test]
+fn a_setting_that_needs_a_restart_is_named_at_every_reload_that_finds_it_changed() {
+    const NAMED: &str = "engine: has changed, which takes effect at the next start";
+    let site = Site::new();
+    let mut forebay = site.start("[engine]\nengines = 1\nmax_connections = 64\n");
+    let original = fs::read_to_string(&forebay.configuration_file).expect("the file");
+    let changed = original.replace("max_connections = 64", "max_connections = 65");
+    for (reload, text, named) in [(1, &changed, 1), (2, &changed, 2), (3, &original, 2)] {
+        fs::write(&forebay.configuration_file, text).expect("written");
+        forebay.signal(libc::SIGHUP);
+        // The last line of a reload: what it found stands before it.
+        forebay.wait_for_log(&format!("new configuration generation={}", reload + 1));
+        let log = forebay.log();
+        let lines = log.iter().filter(|line| line.contains(NAMED)).count();
+        assert_eq!(lines, named, "reload {reload}: {log:#?}");
+    }
+    assert_eq!(forebay.metric("forebay_connections_max", &[]), 64.0);
+}
+
 // ---- io_uring ----
 
 #[test]
