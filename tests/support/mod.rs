@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod certificates;
+pub mod confinement;
 pub mod forebay;
 pub mod haproxy;
 pub mod nginx;
