@@ -18,3 +18,4 @@ pub mod random;
 pub mod scene;
 pub mod sockets;
 pub mod tls_client;
+pub mod unconnectable;
