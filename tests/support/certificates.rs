@@ -1,6 +1,7 @@
 //! Certificates made by the openssl command, as an operator makes them.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -47,5 +48,6 @@ pub fn self_signed(directory: &Path, file: &str, key: Key, names: &[&str]) -> Pa
     fs::remove_file(certificate).expect("remove");
     fs::remove_file(key_file).expect("remove");
     fs::write(&path, pem).expect("write");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("permissions");
     path
 }

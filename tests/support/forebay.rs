@@ -28,9 +28,8 @@ impl Forebay {
     /// `forebay run` and waits until it serves.
     pub fn start(directory: &Path, configuration: &str) -> Self {
         let admin = free_address();
-        let text = format!("{configuration}\n[admin]\naddress = \"{admin}\"\n");
         let configuration_file = directory.join("forebay.toml");
-        fs::write(&configuration_file, text).expect("write");
+        write_configuration(&configuration_file, configuration, admin);
         let mut child = Command::new(env!("CARGO_BIN_EXE_forebay"))
             .arg("run")
             .arg("-c")
@@ -53,6 +52,11 @@ impl Forebay {
         let mut forebay = Self { child, admin, log, configuration_file };
         forebay.wait_until("it serves", |forebay| forebay.status("/ready") == Some(200));
         forebay
+    }
+
+    /// Writes another configuration in the place of the one it was started with.
+    pub fn write_configuration(&self, configuration: &str) {
+        write_configuration(&self.configuration_file, configuration, self.admin);
     }
 
     /// The process's number.
@@ -143,6 +147,11 @@ impl Forebay {
         let body = response.split_once("\r\n\r\n")?.1.to_owned();
         Some((status, body))
     }
+}
+
+fn write_configuration(file: &Path, configuration: &str, admin: SocketAddr) {
+    let text = format!("{configuration}\n[admin]\naddress = \"{admin}\"\n");
+    fs::write(file, text).expect("write");
 }
 
 impl Drop for Forebay {

@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod exchange_client;
 pub mod exchange_server;
 pub mod forebay;
+pub mod load;
 pub mod payload;
 pub mod peers;
 pub mod ports;
