@@ -24,10 +24,13 @@
 //! | [`driver`] | the only door to the kernel, and its simulator; all `unsafe` | the kernel |
 //! | [`metrics`], [`clock`], [`endpoint`] | plain data | nothing |
 
+#![deny(unsafe_code)]
+
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+#[allow(unsafe_code)]
 pub mod driver;
 pub mod endpoint;
 pub mod engine;

@@ -17,7 +17,7 @@ use forebay::endpoint::Endpoint;
 use forebay::engine::events::event_queue;
 use forebay::engine::metrics::EngineMetrics;
 use forebay::engine::snapshot::{Listener, Records, Snapshot, Timeouts};
-use forebay::engine::{Command, CommandQueue, Engine, Limits};
+use forebay::engine::{Command, CommandQueue, Engine, Limits, Ways};
 use forebay::handshake::inline::InlineService;
 use forebay::handshake::scheduler::SchedulerSettings;
 use forebay::tls::policy::{Policy, PolicySettings};
@@ -199,7 +199,13 @@ fn run_engine(
         patience: Duration::from_millis(100),
     };
     let (events, _source) = event_queue();
-    let mut engine =
-        Engine::new(0, driver, service, limits, Arc::new(snapshot), commands, metrics, events);
+    let mut engine = Engine::new(
+        0,
+        driver,
+        service,
+        limits,
+        Arc::new(snapshot),
+        Ways { commands, metrics, events },
+    );
     engine.run().expect("engine");
 }

@@ -33,9 +33,9 @@ pub(super) fn check(arguments: &Arguments) -> ExitStatus {
     let warnings = findings.len() - errors;
     let file = arguments.config.display();
     if findings.iter().any(Finding::is_error) {
-        eprintln!("{file}: {errors} errors, {warnings} warnings");
+        eprintln!("{file}: cannot be used (errors: {errors}, warnings: {warnings})");
         return WRONG_INPUT;
     }
-    println!("{file}: good, {warnings} warnings");
+    println!("{file}: good (warnings: {warnings})");
     SUCCESS
 }

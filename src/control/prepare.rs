@@ -90,10 +90,16 @@ impl Preparer {
         let mut ticket_keys = HashMap::new();
         let mut policies = Vec::new();
         for listener in &settings.listeners {
+            let errors_before = errors(&findings);
             let loaded = self.certificates(settings, listener, &mut findings);
             expiries.extend(loaded.iter().map(expiry));
+            if errors(&findings) > errors_before {
+                // What a policy made of the rest would say is beside the point.
+                policies.push(None);
+                continue;
+            }
             let policy = self.policy(settings, listener, loaded, &mut ticket_keys);
-            policies.push(policy.map_err(|finding| findings.extend(finding)).ok());
+            policies.push(policy.map_err(|finding| findings.push(*finding)).ok());
         }
         let pools = config::resolve(settings).unwrap_or_else(|unresolved| {
             findings.extend(unresolved);
@@ -159,13 +165,12 @@ impl Preparer {
         listener: &ListenerSettings,
         certificates: Vec<LoadedCertificate>,
         ticket_keys: &mut HashMap<TicketDomain, Arc<dyn ProducesTickets>>,
-    ) -> Result<Arc<Policy>, Option<Finding>> {
+    ) -> Result<Arc<Policy>, Box<Finding>> {
         let place = listener.certificates.first().map(|first| first.place.clone());
         let place = place.unwrap_or_default();
-        let fail = |message: String| Some(settings.error(&place, message));
+        let fail = |message: String| Box::new(settings.error(&place, message));
         if certificates.is_empty() {
-            // Why is already said of each file; an empty directory says nothing itself.
-            return Err(fail(format!("listener {:?} has no usable certificate", listener.name)));
+            return Err(fail(format!("listener {:?} has no certificate", listener.name)));
         }
         let library = settings.tls.provider;
         let mut names: Vec<String> = certificates
@@ -196,6 +201,10 @@ impl Preparer {
         .map(Arc::new)
         .map_err(|error| fail(format!("listener {:?}: {error}", listener.name)))
     }
+}
+
+fn errors(findings: &[Finding]) -> usize {
+    findings.iter().filter(|finding| finding.is_error()).count()
 }
 
 fn load(

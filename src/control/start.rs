@@ -37,7 +37,7 @@ use crate::driver::ring::{
 use crate::engine::events::{EventSink, event_queue};
 use crate::engine::metrics::EngineMetrics;
 use crate::engine::snapshot::Snapshot;
-use crate::engine::{Command, CommandQueue, Engine, Limits};
+use crate::engine::{Command, CommandQueue, Engine, Limits, Ways};
 use crate::handshake::HandshakeService;
 use crate::handshake::inline::InlineService;
 use crate::handshake::scheduler::SchedulerSettings;
@@ -158,7 +158,7 @@ pub fn start(start: Start) -> Result<Running, StartError> {
     for sockets in listeners.of_engines {
         let (events, source) = event_queue();
         event_sources.push(source);
-        ways.push(Ways {
+        ways.push(Beginning {
             sockets,
             doorbell: Arc::new(Doorbell::new()?),
             commands: CommandQueue::default(),
@@ -270,7 +270,7 @@ struct Plan<'a> {
 }
 
 /// What an engine begins with.
-struct Ways {
+struct Beginning {
     sockets: Vec<std::os::fd::OwnedFd>,
     doorbell: Arc<Doorbell>,
     commands: CommandQueue,
@@ -340,7 +340,7 @@ impl Plan<'_> {
     /// others are ended again.
     fn start_engines<H: HandshakeService + Send + 'static>(
         &self,
-        ways: Vec<Ways>,
+        ways: Vec<Beginning>,
         services: Vec<H>,
     ) -> Result<Vec<RunningEngine<ToEngine>>, StartError> {
         let (ready, is_ready) = sync_channel(self.engines());
@@ -411,7 +411,7 @@ impl Plan<'_> {
     fn start_engine<H: HandshakeService + Send + 'static>(
         &self,
         number: usize,
-        way: Ways,
+        way: Beginning,
         service: H,
         ready: SyncSender<Ready>,
     ) -> io::Result<JoinHandle<io::Result<()>>> {
@@ -423,7 +423,7 @@ impl Plan<'_> {
             accepts: ACCEPTS_IN_FLIGHT,
             patience: self.settings.handshake.patience,
         };
-        let Ways { sockets, doorbell, commands, metrics, events } = way;
+        let Beginning { sockets, doorbell, commands, metrics, events } = way;
         let ring_settings = RingSettings {
             buffers: self.buffers(),
             connections_max: self.limit.per_engine,
@@ -445,8 +445,8 @@ impl Plan<'_> {
                 }
             };
             let capabilities = driver.capabilities().clone();
-            let mut engine =
-                Engine::new(number, driver, service, limits, snapshot, commands, metrics, events);
+            let ways = Ways { commands, metrics, events };
+            let mut engine = Engine::new(number, driver, service, limits, snapshot, ways);
             let _ = ready.send((number, Ok((capabilities, memory_bytes))));
             drop(ready);
             engine.run()

@@ -8,8 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::connection::Phase;
-use super::lists::TimerClass;
+use super::connection::{Phase, TimerClass};
 use super::metrics::EndReason;
 use super::{Engine, KIND_LISTENER};
 use crate::clock::Moment;
@@ -215,7 +214,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     fn end_all(&mut self) {
         for slot in self.table.slots() {
             if !matches!(self.table[slot].phase, Phase::Free | Phase::Ending) {
-                self.end_idle(slot, EndReason::Stopped);
+                self.end_overdue(slot, EndReason::Stopped);
             }
         }
     }

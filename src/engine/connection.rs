@@ -8,7 +8,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::lists::{Links, Through, TimerClass};
 use super::metrics::EndReason;
 use super::snapshot::Epoch;
 use crate::clock::Moment;
@@ -16,6 +15,28 @@ use crate::driver::{Buffer, Errno, Readiness, Socket};
 use crate::handshake::{Established, Task};
 use crate::tls::record::RecordSizer;
 use crate::upstream::pool::Tried;
+
+/// The classes of timeout; a connection has at most one armed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(super) enum TimerClass {
+    /// The ClientHello is incomplete.
+    ClientHello,
+    /// The ClientHello is complete but no credit is free.
+    Parked,
+    /// The handshake is in progress.
+    Handshake,
+    /// The upstream connection is being made.
+    Connect,
+    /// The PROXY header waits for the first plaintext to leave with it.
+    FirstData,
+    /// Relaying in both directions.
+    Idle,
+    /// Relaying in one direction; the other has ended.
+    HalfClosed,
+    /// Operations were cancelled and have not all completed.
+    Ending,
+}
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,8 +104,10 @@ pub(super) struct Inbound {
     pub plain: Range<usize>,
     /// Ciphertext not opened yet, in the buffer (also while a receive continues it).
     pub cipher: Range<usize>,
-    /// Bytes of the send in flight, to tell a short one.
-    pub sending_bytes: usize,
+    /// What of the buffer the send in flight sends.
+    pub sending: Range<usize>,
+    /// The last send took only a part of what it was given.
+    pub cut_short: bool,
     /// Bytes that the record at the start of `cipher` needs in all.
     pub record_bytes: usize,
     /// The client will send no more: close_notify or the end of the stream was seen.
@@ -113,8 +136,8 @@ pub(super) struct Outbound {
     pub broken: bool,
     /// close_notify was sent and the write side shut down.
     pub finished: bool,
-    /// Bytes of the data send in flight, to tell a short one.
-    pub sending_bytes: usize,
+    /// What of its buffer the send in flight to the client sends.
+    pub sending: Range<usize>,
     /// Whether the socket is likely to have data now.
     pub readiness: Option<Readiness>,
 }
@@ -143,6 +166,44 @@ pub(super) struct BufferWanted {
     pub outbound: bool,
     /// Something is to be written: a flight, a control record, a header, leftovers.
     pub write: bool,
+}
+
+/// No neighbour in a list.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A connection's place in one list.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Links {
+    pub previous: u32,
+    pub next: u32,
+    pub linked: bool,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self { previous: NONE, next: NONE, linked: false }
+    }
+}
+
+impl Links {
+    /// Whether the connection is in the list.
+    pub(super) fn is_linked(&self) -> bool {
+        self.linked
+    }
+}
+
+/// Which of a connection's links a list runs through.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Through {
+    /// Timers: a connection has at most one armed.
+    Timer,
+    /// Waiting for a pool buffer.
+    BufferWait,
+}
+
+impl Through {
+    /// How many link pairs a connection has.
+    pub(super) const COUNT: usize = 2;
 }
 
 /// How a socket is closed.

@@ -4,8 +4,7 @@
 //! operations has completed, since their buffers are the kernel's until then.
 
 use super::Engine;
-use super::connection::{ClientWrite, Fate, Phase};
-use super::lists::{Through, TimerClass};
+use super::connection::{ClientWrite, Fate, Phase, Through, TimerClass};
 use super::metrics::EndReason;
 use crate::driver::Driver;
 use crate::handshake::HandshakeService;
@@ -40,19 +39,20 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         self.abort(slot, reason);
     }
 
-    /// Ends an established connection that is not at fault: with close_notify if the
-    /// client's send side is free, by a reset if a send is stuck.
-    pub(super) fn end_idle(&mut self, slot: u32, reason: EndReason) {
+    /// Ends a connection that is not at fault but out of time. The client gets no
+    /// close_notify, since nobody said that its stream is complete: what a send has left
+    /// unfinished is cut by a reset, otherwise its socket is closed in order.
+    pub(super) fn end_overdue(&mut self, slot: u32, reason: EndReason) {
         let connection = &self.table[slot];
         if connection.session.is_none() {
             self.abort(slot, reason);
-        } else if connection.outbound.finished {
-            // The client has had close_notify; the server may not have had everything.
-            let upstream = if connection.inbound.finished { Fate::Close } else { Fate::Reset };
-            self.finish(slot, reason, Fate::Close, upstream);
-        } else {
-            self.fail_session(slot, AlertDescription::CloseNotify, reason);
+            return;
         }
+        let idle = connection.client_write == ClientWrite::None;
+        let client = if idle { Fate::Close } else { Fate::Reset };
+        let complete = connection.inbound.finished && !connection.inbound.discarding;
+        let upstream = if complete { Fate::Close } else { Fate::Reset };
+        self.finish(slot, reason, client, upstream);
     }
 
     /// The last alert is on its way: everything else ends now, the client's socket is
@@ -88,26 +88,40 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         self.finish_if_settled(slot);
     }
 
-    /// Asks the operations in flight to end. A last alert just handed in is done by
-    /// then, unless the client's window is closed.
+    /// Asks the operations in flight to end, but for a last alert: that one has until
+    /// the retry.
     fn cancel_operations(&mut self, slot: u32) {
+        if self.table[slot].client_write != ClientWrite::LastAlert {
+            self.cancel_client_operations(slot);
+        }
         let connection = &self.table[slot];
-        if connection.in_flight == 0 {
-            return;
-        }
-        let client_busy =
-            connection.inbound.receiving || connection.client_write != ClientWrite::None;
-        if client_busy && let Some(client) = &connection.client {
-            self.driver.cancel(client);
-        }
-        if let Some(upstream) = &connection.upstream {
+        if connection.in_flight > 0
+            && let Some(upstream) = &connection.upstream
+        {
             self.driver.cancel(upstream);
         }
     }
 
-    /// A cancellation missed: try again.
+    fn cancel_client_operations(&mut self, slot: u32) {
+        let connection = &self.table[slot];
+        let busy = connection.inbound.receiving || connection.client_write != ClientWrite::None;
+        if busy && let Some(client) = &connection.client {
+            self.driver.cancel(client);
+        }
+    }
+
+    /// A send to the client completed while the connection was ending.
+    pub(super) fn ending_client_sent(&mut self, slot: u32) {
+        if std::mem::take(&mut self.table[slot].client_write) == ClientWrite::LastAlert {
+            self.cancel_client_operations(slot);
+        }
+        self.finish_if_settled(slot);
+    }
+
+    /// A cancellation missed, or the client does not take its last alert: try again.
     pub(super) fn end_again(&mut self, slot: u32) {
         self.cancel_operations(slot);
+        self.cancel_client_operations(slot);
         self.timers.arm(&mut self.table, slot, TimerClass::Ending, self.now);
     }
 

@@ -27,6 +27,7 @@ mod lists;
 mod opening;
 mod relay;
 mod table;
+mod timers;
 
 #[cfg(test)]
 mod tests;
@@ -39,12 +40,13 @@ use std::time::Duration;
 use arrayvec::ArrayString;
 use crossbeam::queue::ArrayQueue;
 
-use self::connection::{BufferWanted, Connection, Phase};
+use self::connection::{BufferWanted, Connection, Phase, Through, TimerClass};
 use self::events::EventSink;
-use self::lists::{List, Through, TimerClass, Timers};
+use self::lists::List;
 use self::metrics::{EndReason, EngineMetrics};
 use self::snapshot::{Epoch, Snapshot};
 use self::table::Table;
+use self::timers::Timers;
 use crate::clock::Moment;
 use crate::driver::{Buffer, Completion, Driver, Outcome, Token, Wait};
 use crate::handshake::{HandshakeService, StepOutcome, Task};
@@ -69,6 +71,16 @@ const ENDING_RETRY: Duration = Duration::from_millis(100);
 
 /// With the pool dry, a send that made no progress for this long may lose its buffer.
 const RECLAIM_AFTER: Duration = Duration::from_secs(1);
+
+/// Who may lose a buffer then, those first who have had least done for them: a slow
+/// ClientHello must not stop established connections.
+const RECLAIMED_FROM: [TimerClass; 5] = [
+    TimerClass::ClientHello,
+    TimerClass::Parked,
+    TimerClass::Handshake,
+    TimerClass::HalfClosed,
+    TimerClass::Idle,
+];
 
 /// Tokens of listening sockets, of the client's side and of the upstream side.
 const KIND_LISTENER: u8 = 0;
@@ -107,6 +119,17 @@ impl CommandQueue {
     pub fn send(&self, command: Command) -> Result<(), Command> {
         self.0.push(command)
     }
+}
+
+/// An engine's ways to and from the rest of the process.
+#[derive(Debug)]
+pub struct Ways {
+    /// What it is told.
+    pub commands: CommandQueue,
+    /// What it counts.
+    pub metrics: Arc<EngineMetrics>,
+    /// What it reports.
+    pub events: EventSink,
 }
 
 /// What an engine is sized to.
@@ -151,6 +174,8 @@ pub struct Engine<D: Driver, H: HandshakeService> {
     table: Table,
     timers: Timers,
     buffer_waiters: List,
+    /// Boxed, since a task goes to the workers and back by pointer.
+    #[allow(clippy::vec_box)]
     credits: Vec<Box<Task>>,
     listeners: accept::Listeners,
     /// The names that the clients of the credits asked for, for the log.
@@ -170,10 +195,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         handshakes: H,
         limits: Limits,
         snapshot: Arc<Snapshot>,
-        commands: CommandQueue,
-        metrics: Arc<EngineMetrics>,
-        events: EventSink,
+        ways: Ways,
     ) -> Self {
+        let Ways { commands, metrics, events } = ways;
         let now = driver.now();
         let buffers_total = driver.buffers_free();
         let listeners = accept::Listeners::new(snapshot.listeners.len());
@@ -332,7 +356,11 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             Outcome::Sent { result, buffer } => {
                 if ending {
                     self.driver.release(buffer);
-                    self.finish_if_settled(slot);
+                    if token.kind == KIND_CLIENT {
+                        self.ending_client_sent(slot);
+                    } else {
+                        self.finish_if_settled(slot);
+                    }
                 } else if token.kind == KIND_CLIENT {
                     self.client_sent(slot, result, buffer);
                 } else {
@@ -357,8 +385,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             TimerClass::Handshake => self.handshake_timed_out(slot),
             TimerClass::Connect => self.connect_timed_out(slot),
             TimerClass::FirstData => self.send_header_alone(slot),
-            TimerClass::Idle => self.end_idle(slot, EndReason::IdleTimeout),
-            TimerClass::HalfClosed => self.end_idle(slot, EndReason::HalfClosedTimeout),
+            TimerClass::Idle => self.end_overdue(slot, EndReason::IdleTimeout),
+            TimerClass::HalfClosed => self.end_overdue(slot, EndReason::HalfClosedTimeout),
             TimerClass::Ending => self.end_again(slot),
         }
     }
@@ -369,10 +397,13 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         if self.handshakes.has_results() || !self.commands.0.is_empty() {
             return Wait::Never;
         }
-        let next = [self.timers.next_deadline(&self.table), self.listeners.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min();
+        // Who waits for a buffer may have to be given another's.
+        let reclaim = self.buffer_waiters.first().map(|_| self.now.after(RECLAIM_AFTER));
+        let next =
+            [self.timers.next_deadline(&self.table), self.listeners.next_deadline(), reclaim]
+                .into_iter()
+                .flatten()
+                .min();
         match next {
             None => Wait::Forever,
             Some(deadline) if deadline <= self.now => Wait::Never,
@@ -404,7 +435,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Serves those who wait for a buffer, first come first served, as far as the pool
     /// goes; a connection can use two.
     fn serve_buffer_waiters(&mut self) {
-        let mut budget = self.driver.buffers_free() / 2;
+        let mut budget = self.driver.buffers_free().div_ceil(2);
         // Who is served may come to wait again: serve nobody twice.
         let mut last = self.buffer_waiters.last();
         while budget > 0
@@ -429,17 +460,17 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }
         if self.buffer_waiters.first().is_none() {
             self.pool_dry = false;
-        } else if self.pool_dry {
+        } else if self.pool_dry && self.driver.buffers_free() == 0 {
             self.reclaim_a_buffer();
         }
     }
 
-    /// The pool is dry and somebody waits: the connection whose send has made no
-    /// progress for longest gives its buffer up. Cannot happen with two buffers per
+    /// The pool is dry and somebody waits: the connection that has made no progress for
+    /// longest gives its buffer up. Cannot happen with two buffers per
     /// connection, which is the default.
     fn reclaim_a_buffer(&mut self) {
         const LOOKED_AT_MAX: usize = 64;
-        for class in [TimerClass::HalfClosed, TimerClass::Idle] {
+        for class in RECLAIMED_FROM {
             let mut next = self.timers.list(class).first();
             for _ in 0..LOOKED_AT_MAX {
                 let Some(slot) = next else { break };
@@ -480,9 +511,10 @@ impl Connection {
         }
     }
 
-    /// Whether a pool buffer is held by this connection or by a send of it.
+    /// Whether a pool buffer is held by this connection or by an operation of it.
     fn holds_a_buffer(&self) -> bool {
         self.inbound.buffer.is_some()
+            || !self.inbound.cipher.is_empty()
             || self.outbound.buffer.is_some()
             || self.client_write != connection::ClientWrite::None
             || self.upstream_write != connection::UpstreamWrite::None

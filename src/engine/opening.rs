@@ -8,9 +8,8 @@
 
 use std::ops::Range;
 
-use super::connection::{ClientWrite, Phase, UpstreamWrite};
+use super::connection::{ClientWrite, Phase, TimerClass, UpstreamWrite};
 use super::events::{Event, HandshakeFailed, NoBackend};
-use super::lists::TimerClass;
 use super::metrics::EndReason;
 use super::{Engine, KIND_CLIENT, KIND_UPSTREAM};
 use crate::driver::{
@@ -563,7 +562,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.driver.release(buffer);
             return;
         };
-        connection.outbound.sending_bytes = range.len();
+        connection.outbound.sending = range.clone();
         connection.client_write = write;
         connection.in_flight += 1;
         self.driver.send(client, buffer, range, token);

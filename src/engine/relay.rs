@@ -8,8 +8,9 @@
 //! Each direction does one thing at a time, receive or send, so a peer that stalls
 //! stalls only its own direction and holds at most one buffer of it.
 
-use super::connection::{ClientWrite, ControlDue, Phase, UpstreamWrite};
-use super::lists::TimerClass;
+use std::ops::Range;
+
+use super::connection::{ClientWrite, ControlDue, Phase, TimerClass, UpstreamWrite};
 use super::metrics::EndReason;
 use super::{Engine, KIND_UPSTREAM};
 use crate::driver::{BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno, Readiness};
@@ -160,7 +161,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         &mut self,
         slot: u32,
         buffer: Buffer,
-        range: std::ops::Range<usize>,
+        range: Range<usize>,
         write: UpstreamWrite,
     ) {
         let token = self.token(slot, KIND_UPSTREAM);
@@ -169,7 +170,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.driver.release(buffer);
             return;
         };
-        connection.inbound.sending_bytes = range.len();
+        connection.inbound.sending = range.clone();
         connection.upstream_write = write;
         connection.in_flight += 1;
         self.driver.send(upstream, buffer, range, token);
@@ -218,24 +219,34 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     ) {
         let connection = &mut self.table[slot];
         let write = std::mem::take(&mut connection.upstream_write);
-        let complete = result == Ok(connection.inbound.sending_bytes);
+        let sending = std::mem::take(&mut connection.inbound.sending);
+        if let Some(rest) = unsent(&sending, result) {
+            connection.inbound.cut_short = true;
+            self.send_to_upstream(slot, buffer, rest, write);
+            return;
+        }
+        let cut_short = std::mem::take(&mut connection.inbound.cut_short);
         if write == UpstreamWrite::Header {
             self.driver.release(buffer);
         } else {
             connection.inbound.plain = 0..0;
             connection.inbound.buffer = Some(buffer);
         }
-        if complete {
-            self.renew_activity_timer(slot);
-            self.forward(slot);
-        } else {
-            // The server takes no more. What it still has to say goes to the client. The
-            // kernel reports a reset only once: if this send was told, the receive finds
-            // what looks like the end of the stream (tcp_recvmsg_locked in Linux). EPIPE
-            // alone means that the server had ended its stream before; of a short send
-            // the error is not known.
-            connection.outbound.broken = result != Err(Errno(libc::EPIPE));
-            self.discard_from_client(slot);
+        match result {
+            Ok(_) => {
+                self.renew_activity_timer(slot);
+                self.forward(slot);
+            }
+            Err(error) => {
+                // The server takes no more. What it still has to say goes to the client.
+                // The kernel reports a reset only once: if this send was told, the
+                // receive finds what looks like the end of the stream
+                // (tcp_recvmsg_locked in Linux). EPIPE alone means that the server had
+                // ended its stream before; but when a send was cut short, that was told
+                // the error, and the next one finds EPIPE whatever it was (io_send).
+                connection.outbound.broken = cut_short || error != Errno(libc::EPIPE);
+                self.discard_from_client(slot);
+            }
         }
     }
 
@@ -355,7 +366,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             }
             (Ok(_), buffer) => {
                 self.release(buffer);
-                if self.table[slot].outbound.broken {
+                let connection = &self.table[slot];
+                if connection.outbound.broken || connection.inbound.cut_short {
                     self.abort(slot, EndReason::UpstreamReset);
                     return;
                 }
@@ -481,10 +493,15 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     }
 
     pub(super) fn client_sent(&mut self, slot: u32, result: Result<usize, Errno>, buffer: Buffer) {
-        self.driver.release(buffer);
         let connection = &mut self.table[slot];
         let write = std::mem::take(&mut connection.client_write);
-        if result != Ok(connection.outbound.sending_bytes) {
+        let sending = std::mem::take(&mut connection.outbound.sending);
+        if let Some(rest) = unsent(&sending, result) {
+            self.send_to_client(slot, buffer, rest, write);
+            return;
+        }
+        self.driver.release(buffer);
+        if result.is_err() {
             if connection.session.is_some() {
                 self.abort(slot, EndReason::ClientReset);
             } else {
@@ -577,4 +594,11 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.timers.renew(&mut self.table, slot, class, self.now);
         }
     }
+}
+
+/// What is left of a send that took only a part: an error or a signal cut it short, and
+/// sending the rest will tell which.
+fn unsent(sending: &Range<usize>, result: Result<usize, Errno>) -> Option<Range<usize>> {
+    let sent = result.ok()?;
+    (sent > 0 && sent < sending.len()).then(|| sending.start + sent..sending.end)
 }

@@ -68,8 +68,14 @@ fn start(backend: Endpoint, proxy_protocol: ProxyProtocol) -> Running {
             };
             let (events, _source) = event_queue();
             let snapshot = Arc::new(snapshot(backend, proxy_protocol));
-            let mut engine =
-                Engine::new(0, driver, service, limits, snapshot, commands, metrics, events);
+            let mut engine = Engine::new(
+                0,
+                driver,
+                service,
+                limits,
+                snapshot,
+                Ways { commands, metrics, events },
+            );
             engine.run().expect("engine");
             engine.outstanding()
         }

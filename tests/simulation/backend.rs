@@ -8,7 +8,7 @@ use forebay::driver::simulator::{ConnectionId, Line, Next, Peer};
 
 use crate::conversation::{Doze, Ending, Registry, Shared};
 
-pub struct Backend {
+pub(crate) struct Backend {
     connection: ConnectionId,
     registry: Registry,
     header: Vec<u8>,
@@ -17,7 +17,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    pub fn new(connection: ConnectionId, registry: Registry) -> Self {
+    pub(crate) fn new(connection: ConnectionId, registry: Registry) -> Self {
         registry.accept(connection);
         Self { connection, registry, header: Vec::new(), conversation: None, doze: Doze::default() }
     }

@@ -7,18 +7,18 @@ use forebay::driver::simulator::{Line, Next, Peer};
 use rustls::{ClientConfig, ClientConnection};
 use rustls_pki_types::ServerName;
 
-use crate::conversation::{ClientEnd, Doze, Ending, Offer, Shared};
+use crate::conversation::{ClientEnd, Conversation, Doze, Ending, Offer, Shared};
 
 /// The name that the server's certificate is for.
-pub const SERVER_NAME: &str = "www.example.com";
+pub(crate) const SERVER_NAME: &str = "www.example.com";
 
-pub struct Client {
+pub(crate) struct Client {
     tls: ClientConnection,
     conversation: Shared,
     doze: Doze,
     /// close_notify is among what is to be written, or nothing of the kind will follow.
     end_queued: bool,
-    ciphertext_bytes: usize,
+    records: Records,
     key_updates: usize,
 }
 
@@ -26,7 +26,7 @@ pub struct Client {
 const KEY_UPDATES_MAX: usize = 20;
 
 impl Client {
-    pub fn new(config: &Arc<ClientConfig>, conversation: Shared) -> Self {
+    pub(crate) fn new(config: &Arc<ClientConfig>, conversation: Shared) -> Self {
         let name = ServerName::try_from(SERVER_NAME).unwrap();
         let tls = ClientConnection::new(Arc::clone(config), name).unwrap();
         Self {
@@ -34,7 +34,7 @@ impl Client {
             conversation,
             doze: Doze::default(),
             end_queued: false,
-            ciphertext_bytes: 0,
+            records: Records::default(),
             key_updates: 0,
         }
     }
@@ -88,14 +88,12 @@ impl Client {
     fn say(&mut self, line: &mut Line<'_>) {
         loop {
             while self.tls.wants_write() {
-                let mut damager = Damager { client: &self.conversation, line, sent: 0 };
-                damager.sent = self.ciphertext_bytes;
-                let result = self.tls.write_tls(&mut damager);
-                self.ciphertext_bytes = damager.sent;
-                match result {
+                let conversation = &mut *self.conversation.borrow_mut();
+                let mut wire = Wire { conversation, line, records: &mut self.records };
+                match self.tls.write_tls(&mut wire) {
                     Ok(_) => {}
                     Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                    Err(_) => return self.conversation.borrow_mut().client.cut_off = true,
+                    Err(_) => return conversation.client.cut_off = true,
                 }
             }
             if self.tls.is_handshaking() {
@@ -163,29 +161,62 @@ impl Peer for Client {
     }
 }
 
-/// Flips a bit of the ciphertext at the place that the plan names.
-struct Damager<'a, 'l> {
-    client: &'a Shared,
-    line: &'a mut Line<'l>,
-    sent: usize,
+/// Where in the stream of records the next byte of ciphertext stands.
+#[derive(Debug, Default)]
+struct Records {
+    sent_bytes: usize,
+    /// The header of the record under way, as far as it was sent.
+    header: Vec<u8>,
+    /// Bytes of its body that are still to come.
+    body_bytes: usize,
 }
 
-impl Write for Damager<'_, '_> {
+impl Records {
+    /// Takes note of bytes that were sent; whether they end in the middle of a record.
+    fn follow(&mut self, mut bytes: &[u8]) -> bool {
+        self.sent_bytes += bytes.len();
+        while !bytes.is_empty() {
+            if self.body_bytes > 0 {
+                let count = self.body_bytes.min(bytes.len());
+                self.body_bytes -= count;
+                bytes = &bytes[count..];
+                continue;
+            }
+            self.header.push(bytes[0]);
+            bytes = &bytes[1..];
+            if let [_, _, _, high, low] = self.header[..] {
+                self.body_bytes = usize::from(u16::from_be_bytes([high, low]));
+                self.header.clear();
+            }
+        }
+        self.body_bytes > 0 || !self.header.is_empty()
+    }
+}
+
+/// The way of the ciphertext to the line: follows its records, and flips a bit of it at
+/// the place that the plan names.
+struct Wire<'a, 'l> {
+    conversation: &'a mut Conversation,
+    line: &'a mut Line<'l>,
+    records: &'a mut Records,
+}
+
+impl Write for Wire<'_, '_> {
     fn write(&mut self, from: &[u8]) -> std::io::Result<usize> {
-        let mut conversation = self.client.borrow_mut();
-        let damage_at = conversation.plan.damage_at;
-        let range = self.sent..self.sent + from.len();
-        let written = match damage_at {
-            Some(place) if range.contains(&place) && conversation.client.established => {
+        let Conversation { plan, client, .. } = self.conversation;
+        let range = self.records.sent_bytes..self.records.sent_bytes + from.len();
+        let written = match plan.damage_at {
+            Some(place) if range.contains(&place) && client.established => {
+                let place = place - range.start;
                 let mut damaged = from.to_vec();
-                damaged[place - self.sent] ^= 0x10;
+                damaged[place] ^= 0x10;
                 let written = self.line.write(&damaged)?;
-                conversation.client.damaged |= place - self.sent < written;
+                client.damaged |= place < written;
                 written
             }
             _ => self.line.write(from)?,
         };
-        self.sent += written;
+        client.mid_record = self.records.follow(&from[..written]);
         Ok(written)
     }
 
@@ -195,9 +226,9 @@ impl Write for Damager<'_, '_> {
 }
 
 /// A client that does not speak TLS.
-pub struct Stranger {
-    pub conversation: Shared,
-    pub said_bytes: usize,
+pub(crate) struct Stranger {
+    pub(crate) conversation: Shared,
+    pub(crate) said_bytes: usize,
 }
 
 impl Peer for Stranger {

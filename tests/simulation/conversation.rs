@@ -9,38 +9,40 @@ use std::time::Duration;
 use forebay::clock::Moment;
 use forebay::driver::simulator::{Chance, ConnectionId, Line, Random};
 
+use crate::setting::{Focus, Setting};
+
 /// What the two ends of one conversation are to do.
 #[derive(Clone, Debug)]
-pub struct Plan {
-    pub number: u64,
+pub(crate) struct Plan {
+    pub(crate) number: u64,
     /// Bytes that the client says.
-    pub up_bytes: usize,
+    pub(crate) up_bytes: usize,
     /// Bytes that the backend says.
-    pub down_bytes: usize,
-    pub client: Manners,
-    pub backend: Manners,
-    pub client_end: ClientEnd,
-    pub offer: Offer,
+    pub(crate) down_bytes: usize,
+    pub(crate) client: Manners,
+    pub(crate) backend: Manners,
+    pub(crate) client_end: ClientEnd,
+    pub(crate) offer: Offer,
     /// The client changes its keys now and then.
-    pub key_updates: Chance,
+    pub(crate) key_updates: Chance,
     /// The client damages its ciphertext once it has sent so many bytes of it.
-    pub damage_at: Option<usize>,
+    pub(crate) damage_at: Option<usize>,
 }
 
 /// How one end behaves.
 #[derive(Clone, Copy, Debug)]
-pub struct Manners {
+pub(crate) struct Manners {
     /// The most that it says in one go.
-    pub chunk_max: usize,
-    pub starts: Starts,
-    pub ends: Ends,
+    pub(crate) chunk_max: usize,
+    pub(crate) starts: Starts,
+    pub(crate) ends: Ends,
     /// How often it does something else first.
-    pub dozes: Chance,
+    pub(crate) dozes: Chance,
 }
 
 /// When an end begins to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Starts {
+pub(crate) enum Starts {
     AtOnce,
     AfterFirstByte,
     AfterAllBytes,
@@ -48,7 +50,7 @@ pub enum Starts {
 
 /// When an end that has said everything ends its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ends {
+pub(crate) enum Ends {
     WhenSaid,
     WhenHeard,
     AfterTheOther,
@@ -56,7 +58,7 @@ pub enum Ends {
 
 /// How a client ends its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientEnd {
+pub(crate) enum ClientEnd {
     CloseNotify,
     CloseNotifyAndFin,
     FinOnly,
@@ -64,7 +66,7 @@ pub enum ClientEnd {
 
 /// What a client offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offer {
+pub(crate) enum Offer {
     Both,
     OnlyTls12,
     OnlyTls13,
@@ -74,7 +76,7 @@ pub enum Offer {
 
 /// How the other end's stream ended, as seen from this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub(crate) enum Ending {
     /// In order: close_notify for a client, the end of the stream for a backend.
     Clean,
     /// A client saw the end of the stream without close_notify.
@@ -86,60 +88,60 @@ pub enum Ending {
 
 /// What one end did and saw.
 #[derive(Debug, Default)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// A client's handshake is done; a backend has read its header.
-    pub established: bool,
-    pub said_bytes: usize,
-    pub heard_bytes: usize,
+    pub(crate) established: bool,
+    pub(crate) said_bytes: usize,
+    pub(crate) heard_bytes: usize,
     /// Everything was said and the end of it has left: close_notify or FIN.
-    pub ended: bool,
+    pub(crate) ended: bool,
     /// It could not say more: the connection took nothing any longer.
-    pub cut_off: bool,
+    pub(crate) cut_off: bool,
     /// Ciphertext was damaged.
-    pub damaged: bool,
-    pub ending: Option<Ending>,
+    pub(crate) damaged: bool,
+    /// Its ciphertext so far ends in the middle of a record.
+    pub(crate) mid_record: bool,
+    pub(crate) ending: Option<Ending>,
 }
 
 /// A conversation and what became of it.
 #[derive(Debug)]
-pub struct Conversation {
-    pub plan: Plan,
-    pub client_address: SocketAddr,
-    pub client_connection: Option<ConnectionId>,
-    pub backend_connection: Option<ConnectionId>,
-    pub client: Facts,
-    pub backend: Facts,
+pub(crate) struct Conversation {
+    pub(crate) plan: Plan,
+    pub(crate) client_connection: Option<ConnectionId>,
+    pub(crate) backend_connection: Option<ConnectionId>,
+    pub(crate) client: Facts,
+    pub(crate) backend: Facts,
 }
 
-pub type Shared = Rc<RefCell<Conversation>>;
+pub(crate) type Shared = Rc<RefCell<Conversation>>;
 
 /// Finds a conversation by the client's address, as a backend must.
 #[derive(Clone, Debug, Default)]
-pub struct Registry {
+pub(crate) struct Registry {
     by_client: Rc<RefCell<HashMap<SocketAddr, Shared>>>,
     /// Connections to backends of which no header has said whose they are.
     anonymous: Rc<RefCell<BTreeSet<ConnectionId>>>,
 }
 
 impl Registry {
-    pub fn accept(&self, connection: ConnectionId) {
+    pub(crate) fn accept(&self, connection: ConnectionId) {
         self.anonymous.borrow_mut().insert(connection);
     }
 
-    pub fn identify(&self, connection: ConnectionId, client: SocketAddr) -> Shared {
+    pub(crate) fn identify(&self, connection: ConnectionId, client: SocketAddr) -> Shared {
         self.anonymous.borrow_mut().remove(&connection);
         let found = self.by_client.borrow().get(&client).cloned();
         found.unwrap_or_else(|| panic!("a PROXY header names {client}, who is no client"))
     }
 
-    pub fn anonymous(&self) -> Vec<ConnectionId> {
+    pub(crate) fn anonymous(&self) -> Vec<ConnectionId> {
         self.anonymous.borrow().iter().copied().collect()
     }
 
-    pub fn add(&self, plan: Plan, client_address: SocketAddr) -> Shared {
+    pub(crate) fn add(&self, plan: Plan, client_address: SocketAddr) -> Shared {
         let conversation = Rc::new(RefCell::new(Conversation {
             plan,
-            client_address,
             client_connection: None,
             backend_connection: None,
             client: Facts::default(),
@@ -152,8 +154,8 @@ impl Registry {
 }
 
 impl Plan {
-    pub fn draw(number: u64, random: &mut Random) -> Self {
-        let bytes_max = random.choice(&[1, 2_000, 60_000, 400_000]);
+    pub(crate) fn draw(number: u64, setting: &Setting, random: &mut Random) -> Self {
+        let bytes_max = setting.bytes_max;
         let size = |random: &mut Random| {
             if random.below(8) == 0 { 0 } else { random.magnitude(1, bytes_max) }
         };
@@ -178,7 +180,10 @@ impl Plan {
         let offer = match random.below(20) {
             0 => Offer::Garbage(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n"),
             1 => Offer::Garbage(b"\x16\x03\x01\x00\x05nonsense that is no ClientHello"),
-            2 => Offer::Garbage(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a part of one"),
+            // It would sit on a buffer for as long as the timeout lets it.
+            2 if setting.focus != Focus::Scarcity => {
+                Offer::Garbage(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a part of one")
+            }
             3 => Offer::Garbage(b""),
             4..8 => Offer::Both,
             8..14 => Offer::OnlyTls12,
@@ -203,22 +208,22 @@ impl Plan {
         }
     }
 
-    pub fn up(&self) -> Stream {
+    pub(crate) fn up(&self) -> Stream {
         Stream { seed: self.number << 1 }
     }
 
-    pub fn down(&self) -> Stream {
+    pub(crate) fn down(&self) -> Stream {
         Stream { seed: self.number << 1 | 1 }
     }
 
     /// A whole conversation that nothing disturbs is heard to the end by both.
-    pub fn is_well_behaved(&self) -> bool {
+    pub(crate) fn is_well_behaved(&self) -> bool {
         !matches!(self.offer, Offer::Garbage(_)) && self.damage_at.is_none()
     }
 }
 
 impl Manners {
-    pub fn may_start(&self, heard_bytes: usize, all_bytes: usize) -> bool {
+    pub(crate) fn may_start(&self, heard_bytes: usize, all_bytes: usize) -> bool {
         match self.starts {
             Starts::AtOnce => true,
             Starts::AfterFirstByte => heard_bytes > 0,
@@ -226,7 +231,7 @@ impl Manners {
         }
     }
 
-    pub fn may_end(&self, heard_bytes: usize, all_bytes: usize, other_ended: bool) -> bool {
+    pub(crate) fn may_end(&self, heard_bytes: usize, all_bytes: usize, other_ended: bool) -> bool {
         match self.ends {
             Ends::WhenSaid => true,
             Ends::WhenHeard => heard_bytes == all_bytes,
@@ -238,14 +243,14 @@ impl Manners {
 /// Bytes that are known by their place alone, different for every direction of every
 /// conversation: a byte that is lost, doubled, moved or somebody else's is found.
 #[derive(Clone, Copy, Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     seed: u64,
 }
 
 impl Stream {
     const BLOCK: usize = 8;
 
-    pub fn bytes(self, from: usize, count: usize) -> Vec<u8> {
+    pub(crate) fn bytes(self, from: usize, count: usize) -> Vec<u8> {
         let first = from / Self::BLOCK;
         let last = (from + count).div_ceil(Self::BLOCK);
         let blocks = (first..last)
@@ -255,7 +260,7 @@ impl Stream {
 
     /// # Panics
     /// `heard` is not what stands at `from`.
-    pub fn check(self, from: usize, heard: &[u8]) {
+    pub(crate) fn check(self, from: usize, heard: &[u8]) {
         let expected = self.bytes(from, heard.len());
         if let Some(place) = heard.iter().zip(&expected).position(|(is, should)| is != should) {
             panic!(
@@ -271,13 +276,13 @@ impl Stream {
 
 /// An end that sometimes does something else.
 #[derive(Debug, Default)]
-pub struct Doze {
+pub(crate) struct Doze {
     until: Option<Moment>,
 }
 
 impl Doze {
     /// How much longer it is away.
-    pub fn rest(&mut self, chance: Chance, line: &mut Line<'_>) -> Option<Duration> {
+    pub(crate) fn rest(&mut self, chance: Chance, line: &mut Line<'_>) -> Option<Duration> {
         let now = line.now();
         if let Some(until) = self.until.take() {
             if now < until {

@@ -12,16 +12,16 @@ use forebay::handshake::{HandshakeService, ShedReason, StepOutcome, Task};
 use forebay::tls::CryptoLibrary;
 
 #[derive(Clone, Copy, Debug)]
-pub struct Behaviour {
+pub(crate) struct Behaviour {
     /// The most that a step takes, queue and all.
-    pub delay_max: Duration,
+    pub(crate) delay_max: Duration,
     /// A task is not taken.
-    pub refuses: Chance,
+    pub(crate) refuses: Chance,
     /// A task comes back without its step.
-    pub sheds: Chance,
+    pub(crate) sheds: Chance,
 }
 
-pub struct DelayedService {
+pub(crate) struct DelayedService {
     clock: Clock,
     random: Random,
     behaviour: Behaviour,
@@ -34,7 +34,7 @@ pub struct DelayedService {
 }
 
 impl DelayedService {
-    pub fn new(
+    pub(crate) fn new(
         clock: Clock,
         seed: u64,
         behaviour: Behaviour,
@@ -52,7 +52,7 @@ impl DelayedService {
         }
     }
 
-    pub fn held(&self) -> Rc<Cell<usize>> {
+    pub(crate) fn held(&self) -> Rc<Cell<usize>> {
         Rc::clone(&self.held)
     }
 }

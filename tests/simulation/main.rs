@@ -1,20 +1,26 @@
-//! The engine in the simulated world: hundreds of runs, each from its own seed, with
-//! faults of every kind; see [`run`] for what must hold in all of them.
+//! The engine in the simulated world: thousands of runs, each from its own seed, with
+//! faults of every kind; see [`verdict`] for what must hold in all of them.
 //!
 //! A failing run prints the command that repeats it, with everything that happens.
 //!
 //! | file | job |
 //! |---|---|
-//! | `run` | draws a run from its seed, drives the engine, checks |
+//! | `run` | builds a world, drives an engine in it |
+//! | `setting` | draws from the seed what the run is like |
+//! | `verdict` | what must hold after it |
 //! | `conversation` | what the ends of a connection are to say, and what they saw |
 //! | `client`, `backend` | the programs on the far ends |
 //! | `delayed_service` | handshake workers on simulated time |
+//! | `tls` | certificates and configurations |
 
 mod backend;
 mod client;
 mod conversation;
 mod delayed_service;
 mod run;
+mod setting;
+mod tls;
+mod verdict;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +29,7 @@ use std::thread;
 use run::{Summary, run};
 
 /// Seeds that every test run goes through.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 3000;
 
 const SEED_VARIABLE: &str = "FOREBAY_SIMULATION_SEED";
 const SEEDS_VARIABLE: &str = "FOREBAY_SIMULATION_SEEDS";

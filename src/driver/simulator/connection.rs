@@ -97,7 +97,9 @@ pub(super) enum Stage {
 pub(super) struct EngineEnd {
     pub(super) stage: Stage,
     /// Reported once (`sk_err`).
-    pub(super) error: Option<Errno>,
+    error: Option<Errno>,
+    /// The error was reported: no later completion arrives before this.
+    pub(super) error_told: Option<Moment>,
     pub(super) receive_shut: bool,
     pub(super) send_shut: bool,
     pub(super) local_address: Result<SocketAddr, Errno>,
@@ -110,6 +112,18 @@ pub(super) struct EngineEnd {
 }
 
 impl EngineEnd {
+    pub(super) fn set_error(&mut self, error: Errno) {
+        self.error = Some(error);
+    }
+
+    pub(super) fn take_error(&mut self) -> Option<Errno> {
+        let error = self.error.take();
+        if error.is_some() {
+            self.error_told = Some(Moment::default());
+        }
+        error
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.stage == Stage::Closed
     }
@@ -178,6 +192,7 @@ impl Connection {
             engine: EngineEnd {
                 stage,
                 error: None,
+                error_told: None,
                 receive_shut: false,
                 send_shut: false,
                 local_address: Ok(local),
@@ -206,7 +221,7 @@ impl Connection {
         if self.to_engine.is_finished() {
             return Some(Ok(0));
         }
-        if let Some(error) = self.engine.error.take() {
+        if let Some(error) = self.engine.take_error() {
             return Some(Err(error));
         }
         self.engine.receive_shut.then_some(Ok(0))
@@ -214,7 +229,7 @@ impl Connection {
 
     /// What a send fails with now; `None` if it can go on.
     pub(super) fn send_fails(&mut self) -> Option<Errno> {
-        if let Some(error) = self.engine.error.take() {
+        if let Some(error) = self.engine.take_error() {
             return Some(error);
         }
         self.engine.send_shut.then_some(errno(libc::EPIPE))

@@ -207,7 +207,10 @@ impl Simulator {
     fn resolve(&mut self, id: OperationId, token: Token, place: Place, outcome: Outcome) {
         let completion = Completion { token, outcome };
         self.resolved.insert(id, Resolved { completion, place });
-        self.world.schedule_soon(Event::Deliver(id));
+        match place {
+            Place::Listener(_) => self.world.schedule_soon(Event::Deliver(id)),
+            Place::Connection(connection) => self.world.deliver(connection, id),
+        }
     }
 
     fn try_connect(&mut self, id: ConnectionId) -> Attempt {

@@ -285,6 +285,18 @@ impl World {
         self.random.below(2) == 0
     }
 
+    /// Lets a completion arrive. They overtake one another, except one that has used up
+    /// the connection's error: whoever sees the end that follows was told of the error
+    /// before. (A ring with `DEFER_TASKRUN` posts all completions in order.)
+    pub(super) fn deliver(&mut self, id: ConnectionId, operation: OperationId) {
+        let mut at = self.now().after(self.latency());
+        if let Some(told) = &mut self.connection_mut(id).engine.error_told {
+            at = at.max(*told);
+            *told = at;
+        }
+        self.schedule(at.since(self.now()), Event::Deliver(operation));
+    }
+
     pub(super) fn schedule_soon(&mut self, event: Event) {
         let latency = self.latency();
         self.schedule(latency, event);
@@ -483,7 +495,7 @@ impl World {
         match connection.engine.stage {
             Stage::Connecting => None,
             Stage::Failed => {
-                Some(Err(connection.engine.error.take().unwrap_or(errno(libc::ECONNREFUSED))))
+                Some(Err(connection.engine.take_error().unwrap_or(errno(libc::ECONNREFUSED))))
             }
             Stage::Open => Some(Ok(())),
             Stage::Backlog | Stage::Closed => {
@@ -630,7 +642,7 @@ impl World {
             }
             Err(number) => {
                 connection.engine.stage = Stage::Failed;
-                connection.engine.error = Some(errno(number));
+                connection.engine.set_error(errno(number));
                 connection.peer.gone = true;
                 self.note("refused", id.number(), i64::from(number));
             }

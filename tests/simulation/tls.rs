@@ -1,0 +1,117 @@
+//! Certificates, the server's policy and the clients' configurations.
+
+use std::sync::{Arc, LazyLock};
+
+use forebay::tls::certificates::{CertificateName, KeyType, LoadedCertificate};
+use forebay::tls::policy::{Policy, PolicySettings};
+use forebay::tls::{CryptoLibrary, tickets};
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SerialNumber};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+
+use crate::client::SERVER_NAME;
+
+pub(crate) struct ClientConfigs {
+    pub(crate) both: Arc<ClientConfig>,
+    pub only_tls12: Arc<ClientConfig>,
+    pub only_tls13: Arc<ClientConfig>,
+}
+
+/// Fresh for every run: sessions are resumed within one.
+pub(crate) fn client_configs(library: CryptoLibrary) -> ClientConfigs {
+    let provider = Arc::new(match library {
+        CryptoLibrary::AwsLc => aws_lc_rs::default_provider(),
+        CryptoLibrary::Ring => ring::default_provider(),
+    });
+    let config = |versions| {
+        let provider = Arc::clone(&provider);
+        let verifier = Arc::new(TrustAnybody(Arc::clone(&provider)));
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        config.enable_early_data = false;
+        Arc::new(config)
+    };
+    ClientConfigs {
+        both: config(rustls::ALL_VERSIONS),
+        only_tls12: config(&[&rustls::version::TLS12]),
+        only_tls13: config(&[&rustls::version::TLS13]),
+    }
+}
+
+/// The server's policy: an Ed25519 certificate, since ECDSA signatures vary in length
+/// and would make two runs of one seed differ.
+pub(crate) fn policy(library: CryptoLibrary) -> Arc<Policy> {
+    static POLICIES: LazyLock<[Arc<Policy>; 2]> =
+        LazyLock::new(|| [CryptoLibrary::AwsLc, CryptoLibrary::Ring].map(make_policy));
+    Arc::clone(&POLICIES[usize::from(library == CryptoLibrary::Ring)])
+}
+
+fn make_policy(library: CryptoLibrary) -> Arc<Policy> {
+    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let mut parameters = CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
+    // Of one length, too.
+    parameters.serial_number = Some(SerialNumber::from(1));
+    let certificate = parameters.self_signed(&key).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let signer = match library {
+        CryptoLibrary::AwsLc => aws_lc_rs::sign::any_supported_type(&key),
+        CryptoLibrary::Ring => ring::sign::any_supported_type(&key),
+    };
+    let loaded = LoadedCertificate {
+        source: "simulated".into(),
+        names: vec![CertificateName::parse(SERVER_NAME).unwrap()],
+        key_type: KeyType::Ed25519,
+        not_after: i64::MAX,
+        certified: Arc::new(CertifiedKey::new(vec![certificate.der().clone()], signer.unwrap())),
+    };
+    let tickets = tickets::per_process(library).unwrap();
+    Arc::new(Policy::new(PolicySettings::new(library, vec![loaded], tickets)).unwrap())
+}
+
+/// Trusts any certificate, but checks the handshake's signatures.
+#[derive(Debug)]
+struct TrustAnybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for TrustAnybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
