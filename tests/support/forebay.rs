@@ -50,9 +50,8 @@ impl Forebay {
         prepare: impl FnOnce(&mut Command),
     ) -> Self {
         let admin = free_address();
-        let text = format!("{configuration}\n[admin]\naddress = \"{admin}\"\n");
         let configuration_file = directory.join("forebay.toml");
-        fs::write(&configuration_file, text).expect("write");
+        write_configuration(&configuration_file, configuration, admin);
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
         command
             .arg("run")
@@ -76,6 +75,11 @@ impl Forebay {
             }
         });
         Self { child, admin, log, reader: Some(reader), configuration_file }
+    }
+
+    /// Writes another configuration in the place of the one it was started with.
+    pub fn write_configuration(&self, configuration: &str) {
+        write_configuration(&self.configuration_file, configuration, self.admin);
     }
 
     /// The process's number.
@@ -169,6 +173,11 @@ impl Forebay {
         let body = response.split_once("\r\n\r\n")?.1.to_owned();
         Some((status, body))
     }
+}
+
+fn write_configuration(file: &Path, configuration: &str, admin: SocketAddr) {
+    let text = format!("{configuration}\n[admin]\naddress = \"{admin}\"\n");
+    fs::write(file, text).expect("write");
 }
 
 impl Drop for Forebay {
