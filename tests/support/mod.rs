@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod certificates;
+pub mod echo;
 pub mod forebay;
 pub mod ports;
 pub mod tls_client;
