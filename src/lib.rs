@@ -1,4 +1,28 @@
 //! forebay: a TLS concentrator for bare-metal Linux.
+//!
+//! ```text
+//!   clients ──TLS──▶ engine 0..n  (pinned, one io_uring each) ──plaintext + PROXY──▶ servers
+//!                      │  ▲
+//!      ClientHello     │  │  flight, keys, facts
+//!                      ▼  │
+//!                   worker 0..m   (pinned elsewhere; rustls; no sockets)
+//! ```
+//!
+//! A connection travels from `engine::accept` over `engine::opening` (ClientHello,
+//! handshake steps on workers, upstream connection) to `engine::relay`, and ends in
+//! `engine::ending`. `docs/ARCHITECTURE.md` follows it file by file.
+//!
+//! | module | job | may know |
+//! |---|---|---|
+//! | [`cli`] | the subcommands | everything below |
+//! | [`control`] | start, reload, drain, admin, metrics, log | everything below |
+//! | [`config`] | TOML to checked settings | [`tls`], [`upstream`] names and types |
+//! | [`engine`] | the loop of one data core | the driver trait, [`handshake`], [`upstream`], [`tls`] |
+//! | [`handshake`] | workers, queues, scheduling, shedding | [`tls`], threads |
+//! | [`upstream`] | pools, balancing, PROXY protocol; sans-I/O | [`tls`] names |
+//! | [`tls`] | certificates, ClientHello, record layer; sans-I/O, no `unsafe` | rustls, ring, aws-lc-rs |
+//! | [`driver`] | the only door to the kernel, and its simulator; all `unsafe` | the kernel |
+//! | [`metrics`], [`clock`], [`endpoint`] | plain data | nothing |
 
 pub mod cli;
 pub mod clock;

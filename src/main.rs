@@ -1,2 +1,10 @@
-//! The command line.
-fn main() {}
+//! The command line, on an allocator that returns memory after a storm.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    forebay::cli::main()
+}

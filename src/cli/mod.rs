@@ -1,3 +1,120 @@
 //! The command line: one file a subcommand.
+//!
+//! Exit codes: 0 all is well, and the end was asked for; 1 something failed while
+//! starting or running; 2 the command line or the configuration is wrong.
+//!
+//! May know: everything below. Nothing knows it.
 
+#![forbid(unsafe_code)]
+
+mod check;
 mod demo;
+mod run;
+
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use clap::{Parser, Subcommand};
+
+use crate::control::build;
+
+/// Something failed while starting or running.
+const FAILURE: ExitStatus = ExitStatus(1);
+/// The command line or the configuration is wrong (clap ends with the same code).
+const WRONG_INPUT: ExitStatus = ExitStatus(2);
+/// All is well.
+const SUCCESS: ExitStatus = ExitStatus(0);
+
+/// An exit code that can be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ExitStatus(u8);
+
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let of = build::dependency;
+    format!(
+        "{} (rustls {}, aws-lc-rs {}, ring {})",
+        build::VERSION,
+        of("rustls"),
+        of("aws-lc-rs"),
+        of("ring")
+    )
+});
+
+/// A TLS concentrator: takes TLS, hands plaintext and the client's address to the
+/// servers behind.
+#[derive(Debug, Parser)]
+#[command(
+    name = "forebay",
+    version = VERSION.as_str(),
+    after_help = "Exit codes: 0 ended as asked; 1 failed; 2 wrong command line or configuration.\n\
+                  Signals: SIGTERM or SIGINT drain, a second one stops at once; SIGHUP reloads."
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run with a configuration file until told to end
+    Run(run::Arguments),
+    /// Check a configuration file and everything it names, and print every finding
+    Check(check::Arguments),
+    /// Run with a self-signed certificate and a backend of its own, without any file
+    Demo(demo::Arguments),
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let status = match CommandLine::parse().command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::Check(arguments) => check::check(&arguments),
+        Command::Demo(arguments) => demo::demo(&arguments),
+    };
+    ExitCode::from(status.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<CommandLine, clap::Error> {
+        CommandLine::try_parse_from([&["forebay"], arguments].concat())
+    }
+
+    #[test]
+    fn the_commands_parse() {
+        use clap::CommandFactory;
+        CommandLine::command().debug_assert();
+        for arguments in [
+            &["run", "-c", "forebay.toml"][..],
+            &["check", "--config", "forebay.toml"],
+            &["demo"],
+            &["demo", "--port", "0", "--admin", "[::1]:0", "--provider", "ring"],
+        ] {
+            assert!(parse(arguments).is_ok(), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_ends_with_code_two() {
+        for arguments in [
+            &["run"][..],
+            &["serve"],
+            &["demo", "--provider", "openssl"],
+            &["demo", "--port", "70000"],
+            &[],
+        ] {
+            let error = parse(arguments).expect_err("wrong");
+            assert_eq!(error.exit_code(), i32::from(WRONG_INPUT.0), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn the_version_names_both_crypto_libraries() {
+        let error = parse(&["--version"]).expect_err("the version");
+        let text = error.to_string();
+        assert!(text.contains("aws-lc-rs ") && text.contains("ring "), "{text}");
+        assert_eq!(error.exit_code(), 0);
+    }
+}

@@ -101,12 +101,11 @@ pub fn connection_limit(
     let engines = reserve.engines.max(1);
     let possible = descriptors.saturating_sub(reserved) / 2;
     let possible = usize::try_from(possible).unwrap_or(usize::MAX);
-    let per_engine = configured.min(possible) / engines;
     if possible < engines {
         return Err(TooFewDescriptors { limit: descriptors, reserved });
     }
-    // At least one each: a configured number below the number of engines is rounded up.
-    let per_engine = per_engine.max(1);
+    // The configured number is rounded up to an equal share, what is possible down.
+    let per_engine = configured.div_ceil(engines).clamp(1, possible / engines);
     let lowered_from = (configured > possible).then_some(configured);
     Ok(ConnectionLimit {
         connections_max: per_engine * engines,
@@ -164,9 +163,9 @@ mod tests {
     #[test]
     fn every_engine_has_the_same_share() {
         let limit = connection_limit(10, 1_048_576, RESERVE).expect("enough");
-        assert_eq!((limit.per_engine, limit.connections_max), (2, 8));
-        let limit = connection_limit(3, 1_048_576, RESERVE).expect("enough");
-        assert_eq!((limit.per_engine, limit.connections_max), (1, 4), "at least one each");
+        assert_eq!((limit.per_engine, limit.connections_max), (3, 12), "rounded up");
+        let limit = connection_limit(100, 290, RESERVE).expect("enough");
+        assert_eq!((limit.per_engine, limit.connections_max), (3, 12), "13 are possible");
     }
 
     #[test]

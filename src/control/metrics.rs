@@ -1,5 +1,6 @@
 //! The metrics page: what engines and workers count, the process, the certificates,
-//! in the OpenMetrics 1.0 text format, which every Prometheus understands.
+//! in the OpenMetrics 1.0 text format and, for readers that do not ask for it, in the
+//! older Prometheus text format 0.0.4.
 //!
 //! Names begin with `forebay_`, except for the `process_*` family, which has the
 //! names that every Prometheus client library gives it. Base units (seconds, bytes),
@@ -30,14 +31,40 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use super::build;
 use crate::engine::metrics::{CIPHER_SUITES, EndReason, EngineMetrics, GROUPS};
 use crate::handshake::metrics::WorkerMetrics;
 use crate::handshake::{CostClass, FailureReason};
 use crate::metrics::{HISTOGRAM_BUCKETS, Histogram};
 use control_cells::ControlCells;
 
-/// The media type of the page.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The form of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics 1.0, as Prometheus asks for it.
+    OpenMetrics,
+    /// Prometheus text format 0.0.4, which everything else reads.
+    PrometheusText,
+}
+
+impl Format {
+    /// The form that a client asks for by its `Accept` header.
+    pub fn accepted(accept: &str) -> Self {
+        if accept.to_ascii_lowercase().contains("application/openmetrics-text") {
+            Self::OpenMetrics
+        } else {
+            Self::PrometheusText
+        }
+    }
+
+    /// The media type of the form.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::PrometheusText => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
 
 /// Certificates whose expiry is shown, the soonest first: a machine may hold 100,000,
 /// and the ones that end next are those to act on.
@@ -134,12 +161,38 @@ impl Page {
     }
 
     /// The page as it stands now.
-    pub fn print(&self) -> String {
+    pub fn print(&self, format: Format) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)
             .expect("writing to a String does not fail, and no collector makes errors");
-        text
+        match format {
+            Format::OpenMetrics => text,
+            Format::PrometheusText => prometheus_text(&text),
+        }
     }
+}
+
+/// The two formats differ in one thing that we use: OpenMetrics names a counter's
+/// family without `_total`, the older format with it. The end mark goes too.
+fn prometheus_text(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len() + 1_024);
+    let mut lines = open_metrics.lines().peekable();
+    while let Some(line) = lines.next() {
+        let help = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' '));
+        match (help, lines.peek()) {
+            (_, None) => {}
+            (Some((name, help)), Some(kind)) if kind.ends_with(" counter") => {
+                let family = format!("# HELP {name}_total {help}\n# TYPE {name}_total counter\n");
+                text.push_str(&family);
+                lines.next();
+            }
+            _ => {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    text
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -167,11 +220,15 @@ impl Collector for Forebay {
 
 impl Forebay {
     fn about_the_process(&self, print: &mut Print<'_, '_>) -> Result<(), Error> {
-        let build = [("version", env!("CARGO_PKG_VERSION"))];
-        print
-            .0
-            .encode_descriptor("build", "The build that runs", None, MetricType::Info)?
-            .encode_info(&build)?;
+        let build = [
+            ("version", build::VERSION),
+            ("rustls", build::dependency("rustls")),
+            ("aws_lc_rs", build::dependency("aws-lc-rs")),
+            ("ring", build::dependency("ring")),
+        ];
+        // A gauge and not OpenMetrics' "info", which the older format does not know.
+        let mut family = print.family("build_info", "The build that runs", MetricType::Gauge)?;
+        ConstGauge::new(1_u64).encode(family.encode_family(&build)?)?;
         let uptime = self.started.monotonic.elapsed().as_secs_f64();
         print.gauge("uptime_seconds", "Time since the process started", uptime)?;
         if let Some(dropped) = &self.sources.log_lines_dropped {
@@ -304,9 +361,11 @@ impl Forebay {
         }
         for (number, worker) in self.sources.workers.iter().enumerate() {
             let number = number.to_string();
-            for (cause, cells) in
-                [("expired", &worker.shed_expired), ("client_gone", &worker.shed_client_gone)]
-            {
+            for (cause, cells) in [
+                ("queue_full", &worker.shed_queue_full),
+                ("expired", &worker.shed_expired),
+                ("client_gone", &worker.shed_client_gone),
+            ] {
                 for (class, cell) in CostClass::ALL.iter().zip(cells) {
                     let labels =
                         [("worker", number.as_str()), ("class", class.label()), ("cause", cause)];

@@ -4,6 +4,7 @@
 //! data-path socket is ever touched here after it was bound.
 
 pub mod admin;
+pub mod build;
 pub mod cpus;
 pub mod event_log;
 pub mod lifecycle;
@@ -11,5 +12,9 @@ pub mod limits;
 pub mod listeners;
 pub mod logging;
 pub mod metrics;
+pub mod prepare;
 pub mod rate_limit;
+pub mod reload;
 pub mod signals;
+pub mod start;
+pub mod supervise;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::control::lifecycle::{Lifecycle, Stage};
-use crate::control::metrics::{self, Page};
+use crate::control::metrics::{Format, Page};
 
 /// Scrapes within this time see the same page, so that a flood of them costs little.
 const PAGE_FRESH: Duration = Duration::from_millis(100);
@@ -12,7 +12,7 @@ const PAGE_FRESH: Duration = Duration::from_millis(100);
 const TEXT: &str = "text/plain; charset=utf-8";
 
 const INDEX: &str = "forebay\n\n\
-    /metrics  counters, gauges and histograms for Prometheus (OpenMetrics 1.0)\n\
+    /metrics  counters, gauges and histograms for Prometheus\n\
     /health   200 \"ok\" while accepting, else 503: for the load balancer in front\n\
     /ready    the same, under the name that orchestrators ask for\n";
 
@@ -27,7 +27,14 @@ pub(super) struct Response {
 pub(super) struct Answers {
     lifecycle: Arc<Lifecycle>,
     page: Page,
-    printed: Option<(Instant, Arc<[u8]>)>,
+    printed: Option<Printed>,
+}
+
+/// The page as it was printed last.
+struct Printed {
+    at: Instant,
+    format: Format,
+    page: Arc<[u8]>,
 }
 
 impl Answers {
@@ -35,15 +42,18 @@ impl Answers {
         Self { lifecycle, page, printed: None }
     }
 
-    /// The answer to a well-formed request.
-    pub(super) fn answer(&mut self, method: &str, target: &str) -> Response {
+    /// The answer to a well-formed request with this `Accept` header.
+    pub(super) fn answer(&mut self, method: &str, target: &str, accept: &str) -> Response {
         if method != "GET" && method != "HEAD" {
             return refuse("405 Method Not Allowed", "only GET and HEAD are served here\n");
         }
         let path = target.split_once('?').map_or(target, |(path, _)| path);
         let mut response = match path {
             "/" => response("200 OK", TEXT, INDEX.as_bytes().into()),
-            "/metrics" => response("200 OK", metrics::CONTENT_TYPE, self.metrics()),
+            "/metrics" => {
+                let format = Format::accepted(accept);
+                response("200 OK", format.content_type(), self.metrics(format))
+            }
             "/health" | "/ready" => match self.lifecycle.stage() {
                 Stage::Accepting => response("200 OK", TEXT, b"ok\n".as_slice().into()),
                 Stage::Starting => refuse("503 Service Unavailable", "starting\n"),
@@ -57,15 +67,16 @@ impl Answers {
         response
     }
 
-    fn metrics(&mut self) -> Arc<[u8]> {
+    fn metrics(&mut self, format: Format) -> Arc<[u8]> {
         let now = Instant::now();
-        if let Some((printed_at, page)) = &self.printed
-            && now.duration_since(*printed_at) < PAGE_FRESH
+        if let Some(printed) = &self.printed
+            && printed.format == format
+            && now.duration_since(printed.at) < PAGE_FRESH
         {
-            return Arc::clone(page);
+            return Arc::clone(&printed.page);
         }
-        let page: Arc<[u8]> = self.page.print().into_bytes().into();
-        self.printed = Some((now, Arc::clone(&page)));
+        let page: Arc<[u8]> = self.page.print(format).into_bytes().into();
+        self.printed = Some(Printed { at: now, format, page: Arc::clone(&page) });
         page
     }
 }

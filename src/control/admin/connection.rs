@@ -120,7 +120,9 @@ fn respond(head: &[u8], answers: &mut Answers) -> Option<Response> {
     match request.parse(head) {
         Ok(httparse::Status::Complete(_)) => {
             let (method, target) = (request.method.unwrap_or(""), request.path.unwrap_or(""));
-            Some(answers.answer(method, target))
+            let accept = request.headers.iter().find(|one| one.name.eq_ignore_ascii_case("accept"));
+            let accept = accept.map(|header| String::from_utf8_lossy(header.value));
+            Some(answers.answer(method, target, accept.as_deref().unwrap_or_default()))
         }
         Ok(httparse::Status::Partial) if head.len() <= REQUEST_BYTES_MAX => None,
         Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => Some(too_large()),

@@ -89,12 +89,16 @@ fn health_and_readiness_follow_the_lifecycle() {
 }
 
 #[test]
-fn metrics_are_served_in_their_media_type_and_whole() {
+fn metrics_are_served_whole_in_the_format_asked_for() {
     let fixture = fixture(1, PATIENT);
     let response = fixture.get("/metrics");
     assert_eq!(status(&response), "200");
-    assert!(response.contains("Content-Type: application/openmetrics-text; version=1.0.0"));
+    assert!(response.contains("Content-Type: text/plain; version=0.0.4"), "{response}");
     assert!(response.contains(&format!("Content-Length: {}\r\n", body(&response).len())));
+    let request = b"GET /metrics HTTP/1.1\r\n\
+                    accept: application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1\r\n\r\n";
+    let response = fixture.exchange(request);
+    assert!(response.contains("Content-Type: application/openmetrics-text; version=1.0.0"));
     assert!(body(&response).ends_with("# EOF\n"));
 }
 
@@ -208,7 +212,7 @@ fn a_client_that_does_not_read_does_not_keep_others_waiting() {
         assert_eq!(status(&fixture.get("/health")), "200");
     }
     let late = read_all(deaf);
-    assert!(late.len() > 1_000_000 && late.ends_with("# EOF\n"), "{} bytes", late.len());
+    assert!(late.len() > 1_000_000 && late.ends_with('\n'), "{} bytes", late.len());
 }
 
 #[test]

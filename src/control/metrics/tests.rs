@@ -41,7 +41,7 @@ fn read(page: &str) -> Read {
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').expect("a name and a type");
             assert_eq!(name, family, "TYPE follows HELP of the same family");
-            assert!(["counter", "gauge", "histogram", "info"].contains(&kind), "{kind}");
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{kind}");
             assert!(is_metric_name(name), "{name}");
             assert!(read.types.insert(name.to_owned(), kind.to_owned()).is_none());
         } else {
@@ -52,7 +52,6 @@ fn read(page: &str) -> Read {
             let expected: &[&str] = match read.types[&family].as_str() {
                 "counter" => &["_total"],
                 "gauge" => &[""],
-                "info" => &["_info"],
                 _ => &["_sum", "_count", "_bucket"],
             };
             assert!(expected.contains(&suffix), "{name} has the suffix of its type");
@@ -175,9 +174,9 @@ fn fixture(engines: usize, workers: usize) -> Fixture {
 #[test]
 fn a_fresh_page_is_valid_and_shows_every_family_but_zero_handshakes() {
     let fixture = fixture(2, 2);
-    let read = read(&fixture.page.print());
+    let read = read(&fixture.page.print(Format::OpenMetrics));
     for (name, kind) in [
-        ("forebay_build", "info"),
+        ("forebay_build_info", "gauge"),
         ("forebay_uptime_seconds", "gauge"),
         ("forebay_connections_accepted", "counter"),
         ("forebay_connections", "gauge"),
@@ -200,16 +199,16 @@ fn a_fresh_page_is_valid_and_shows_every_family_but_zero_handshakes() {
     }
     assert_eq!(read.count("forebay_handshakes_total"), 0);
     assert_eq!(read.count("forebay_handshake_failures_total"), 2 * FailureReason::ALL.len());
-    assert_eq!(
-        read.value("forebay_build_info", &[("version", env!("CARGO_PKG_VERSION"))]),
-        Some(1.0)
-    );
+    let (_, build) =
+        read.samples.keys().find(|(name, _)| name == "forebay_build_info").expect("what was built");
+    assert_eq!(build["version"], env!("CARGO_PKG_VERSION"));
+    assert!(build["aws_lc_rs"].contains('.') && build["ring"].contains('.'), "{build:?}");
 }
 
 #[test]
 fn a_page_without_engines_and_workers_is_valid() {
     // The histograms have no series then, which the format allows.
-    let page = fixture(0, 0).page.print();
+    let page = fixture(0, 0).page.print(Format::OpenMetrics);
     assert!(page.ends_with("# EOF\n"));
     assert!(page.contains("forebay_engines 0\n"));
 }
@@ -275,7 +274,7 @@ fn every_cell_of_an_engine_is_on_the_page() {
     for _ in 0..marks.next() {
         handshake_time.record(Duration::from_millis(3));
     }
-    marks.assert_all_on(&read(&fixture.page.print()), ("engine", "0"));
+    marks.assert_all_on(&read(&fixture.page.print(Format::OpenMetrics)), ("engine", "0"));
 }
 
 #[test]
@@ -291,13 +290,8 @@ fn every_cell_of_a_worker_is_on_the_page() {
         step_time,
     } = &*fixture.workers[0];
     let mut marks = Marks::default();
-    for cell in steps
-        .iter()
-        .chain(shed_queue_full)
-        .chain(shed_expired)
-        .chain(shed_client_gone)
-        .chain([newest_first])
-    {
+    let shed = shed_queue_full.iter().chain(shed_expired).chain(shed_client_gone);
+    for cell in steps.iter().chain(shed).chain([newest_first]) {
         marks.counter(cell);
     }
     for histogram in [queue_wait, step_time] {
@@ -305,7 +299,7 @@ fn every_cell_of_a_worker_is_on_the_page() {
             histogram.record(Duration::from_micros(70));
         }
     }
-    marks.assert_all_on(&read(&fixture.page.print()), ("worker", "0"));
+    marks.assert_all_on(&read(&fixture.page.print(Format::OpenMetrics)), ("worker", "0"));
 }
 
 #[test]
@@ -328,7 +322,7 @@ fn every_cell_of_the_control_thread_is_on_the_page() {
     {
         marks.gauge(cell);
     }
-    let read = read(&fixture.page.print());
+    let read = read(&fixture.page.print(Format::OpenMetrics));
     for mark in marks.all() {
         assert!(read.samples.values().any(|value| (value - mark).abs() < 0.5), "{mark}");
     }
@@ -349,7 +343,7 @@ fn a_handshake_is_counted_under_what_was_negotiated() {
         server_name: None,
     };
     fixture.engines[0].handshake(&facts).expect("a known suite").increment();
-    let read = read(&fixture.page.print());
+    let read = read(&fixture.page.print(Format::OpenMetrics));
     assert_eq!(read.count("forebay_handshakes_total"), 1);
     let labels = [
         ("engine", "0"),
@@ -362,10 +356,41 @@ fn a_handshake_is_counted_under_what_was_negotiated() {
 }
 
 #[test]
+fn the_older_format_names_counters_in_full_and_has_no_end_mark() {
+    let fixture = fixture(2, 1);
+    fixture.engines[1].accepted.add(7);
+    let page = fixture.page.print(Format::PrometheusText);
+    let accepted = "# HELP forebay_connections_accepted_total Connections accepted\n\
+                    # TYPE forebay_connections_accepted_total counter\n\
+                    forebay_connections_accepted_total{engine=\"0\"} 0\n\
+                    forebay_connections_accepted_total{engine=\"1\"} 7\n";
+    assert!(page.contains(accepted), "{page}");
+    assert!(!page.contains("EOF") && page.ends_with('\n'));
+    // Every family is there, and nothing else is different.
+    let open_metrics = fixture.page.print(Format::OpenMetrics);
+    let samples = |page: &str| page.lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!(samples(&page), samples(&open_metrics));
+    assert_eq!(page.matches("# TYPE").count(), open_metrics.matches("# TYPE").count());
+    for line in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').expect("a name and a type");
+        assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+    }
+}
+
+#[test]
+fn a_client_gets_the_format_that_it_asks_for() {
+    let prometheus = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;q=0.4";
+    assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);
+    for other in ["*/*", "text/plain", ""] {
+        assert_eq!(Format::accepted(other), Format::PrometheusText);
+    }
+}
+
+#[test]
 fn bucket_bounds_are_in_seconds() {
     let fixture = fixture(1, 1);
     fixture.engines[0].handshake_time.record(Duration::from_micros(1_500));
-    let read = read(&fixture.page.print());
+    let read = read(&fixture.page.print(Format::OpenMetrics));
     let bucket =
         |bound| read.value("forebay_handshake_duration_seconds_bucket", &[("engine", "0"), bound]);
     assert_eq!(bucket(("le", "0.001024")), Some(0.0));
@@ -384,7 +409,7 @@ fn the_certificates_that_end_soonest_are_shown_and_all_are_counted() {
         source: "/etc/forebay/all.pem".to_owned(),
     });
     fixture.certificates.replace(all.collect());
-    let read = read(&fixture.page.print());
+    let read = read(&fixture.page.print(Format::OpenMetrics));
     assert_eq!(read.value("forebay_certificates", &[]), Some(250.0));
     let name = "forebay_certificate_expiry_timestamp_seconds";
     assert_eq!(read.count(name), CERTIFICATES_SHOWN_MAX);
@@ -401,7 +426,7 @@ fn certificates_with_the_same_labels_are_one_series_and_strange_paths_are_escape
         source: "/srv/\"odd\"\\path\nhere".to_owned(),
     };
     fixture.certificates.replace(vec![one(7), one(5), one(6)]);
-    let read = read(&fixture.page.print());
+    let read = read(&fixture.page.print(Format::OpenMetrics));
     let name = "forebay_certificate_expiry_timestamp_seconds";
     assert_eq!(read.count(name), 1);
     let labels = [("name", "a.example"), ("source", "/srv/\"odd\"\\path\nhere")];
@@ -416,7 +441,7 @@ fn a_page_of_64_busy_engines_stays_below_two_megabytes() {
             cell.add(u64::MAX / 2);
         }
     }
-    let page = fixture.page.print();
+    let page = fixture.page.print(Format::OpenMetrics);
     assert!(page.len() < 2_000_000, "{}", page.len());
     read(&page);
 }

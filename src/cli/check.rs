@@ -1,0 +1,41 @@
+//! `forebay check`: everything that a start would find wrong, without starting.
+//!
+//! Loads the certificates, builds the policies, resolves the backends and places the
+//! threads. Does not listen: the service that runs has the addresses.
+
+use std::path::PathBuf;
+
+use super::run::print;
+use super::{ExitStatus, SUCCESS, WRONG_INPUT};
+use crate::config::{self, Finding};
+use crate::control::prepare::{self, CertificateSource, Preparer};
+use crate::control::start::place;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(super) fn check(arguments: &Arguments) -> ExitStatus {
+    let (settings, mut findings) = config::load(&arguments.config);
+    if let Some(settings) = &settings {
+        let bound = prepare::addresses(settings);
+        let mut preparer = Preparer::new(CertificateSource::Files);
+        findings.extend(preparer.prepare(settings, &bound, 1).1);
+        if let Err(error) = place(settings) {
+            findings.push(settings.error(&config::Place::default(), error.to_string()));
+        }
+    }
+    print(&findings);
+    let errors = findings.iter().filter(|finding| finding.is_error()).count();
+    let warnings = findings.len() - errors;
+    let file = arguments.config.display();
+    if findings.iter().any(Finding::is_error) {
+        eprintln!("{file}: {errors} errors, {warnings} warnings");
+        return WRONG_INPUT;
+    }
+    println!("{file}: good, {warnings} warnings");
+    SUCCESS
+}

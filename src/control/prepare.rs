@@ -1,0 +1,295 @@
+//! From settings to what engines run on: certificates loaded, policies built, host
+//! names resolved.
+//!
+//! Used by start, reload and `forebay check` alike, so that what the check accepts is
+//! what a start takes. Reports everything that is wrong, not the first thing.
+
+#![forbid(unsafe_code)]
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::server::ProducesTickets;
+
+use super::metrics::CertificateExpiry;
+use super::supervise::Reloaded;
+use crate::config::{self, Finding, ListenerSettings, Located, Settings};
+use crate::engine::snapshot::{Listener, Records, Snapshot, Timeouts};
+use crate::tls::CryptoLibrary;
+use crate::tls::certificates::{self, LoadedCertificate, Severity};
+use crate::tls::policy::{DefaultCertificate, Policy, PolicySettings};
+use crate::tls::tickets;
+
+/// Where listeners get their certificates from.
+#[derive(Debug)]
+pub enum CertificateSource {
+    /// The files that the settings name.
+    Files,
+    /// These, for every listener: nothing is read.
+    InMemory(Vec<LoadedCertificate>),
+}
+
+/// One address that is listened on, and the listener it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// As configured: the port may be 0.
+    pub address: SocketAddr,
+    /// The listener's name.
+    pub name: String,
+}
+
+/// The addresses of all listeners, in the order in which engines get their sockets.
+pub fn addresses(settings: &Settings) -> Vec<Bound> {
+    let of_listener = |listener: &ListenerSettings| {
+        let name = listener.name.clone();
+        let bound = move |at: &Located<SocketAddr>| Bound { address: at.value, name: name.clone() };
+        listener.addresses.iter().map(bound).collect::<Vec<_>>()
+    };
+    settings.listeners.iter().flat_map(of_listener).collect()
+}
+
+/// Prepares configurations for engines, one after the other.
+#[derive(Debug)]
+pub struct Preparer {
+    source: CertificateSource,
+    /// Ticket keys by security domain: sessions survive a reload that leaves the domain
+    /// as it is, and never cross into another.
+    ticket_keys: HashMap<TicketDomain, Arc<dyn ProducesTickets>>,
+}
+
+/// What must be equal for a session to be resumed: the listener and the names that its
+/// certificates stand for. A renewed certificate is the same domain.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct TicketDomain {
+    listener: String,
+    library: CryptoLibrary,
+    names: Vec<String>,
+}
+
+impl Preparer {
+    /// A preparer with certificates from `source`.
+    pub fn new(source: CertificateSource) -> Self {
+        Self { source, ticket_keys: HashMap::new() }
+    }
+
+    /// Loads and builds everything that `settings` ask for. Engines get one listener
+    /// for each of `bound`, in that order.
+    ///
+    /// Returns every finding, and the outcome if none of them is an error.
+    pub fn prepare(
+        &mut self,
+        settings: &Settings,
+        bound: &[Bound],
+        generation: u64,
+    ) -> (Option<Reloaded<Snapshot>>, Vec<Finding>) {
+        let mut findings = Vec::new();
+        let mut expiries = Vec::new();
+        let mut ticket_keys = HashMap::new();
+        let mut policies = Vec::new();
+        for listener in &settings.listeners {
+            let loaded = self.certificates(settings, listener, &mut findings);
+            expiries.extend(loaded.iter().map(expiry));
+            let policy = self.policy(settings, listener, loaded, &mut ticket_keys);
+            policies.push(policy.map_err(|finding| findings.extend(finding)).ok());
+        }
+        let pools = config::resolve(settings).unwrap_or_else(|unresolved| {
+            findings.extend(unresolved);
+            Vec::new()
+        });
+        let listeners = listeners(settings, bound, &policies, &mut findings);
+        if findings.iter().any(Finding::is_error) {
+            return (None, findings);
+        }
+        self.ticket_keys = ticket_keys;
+        // Two listeners may show the same certificate.
+        expiries.sort();
+        expiries.dedup();
+        let snapshot = Snapshot {
+            generation,
+            listeners,
+            pools: pools.into_iter().map(Arc::new).collect(),
+            timeouts: Timeouts {
+                client_hello: settings.timeouts.client_hello,
+                handshake: settings.timeouts.handshake,
+                connect: settings.timeouts.connect,
+                idle: settings.timeouts.idle,
+                half_closed: settings.timeouts.half_closed,
+                first_data_wait: settings.timeouts.first_data_wait,
+            },
+            records: Records {
+                small_bytes: settings.tls.small_records_bytes,
+                strict_truncation: settings.tls.strict_truncation,
+            },
+        };
+        let reloaded = Reloaded {
+            snapshot: Arc::new(snapshot),
+            certificates: expiries,
+            drain_timeout: settings.timeouts.drain,
+        };
+        (Some(reloaded), findings)
+    }
+
+    /// The listener's certificates, the default one first.
+    fn certificates(
+        &self,
+        settings: &Settings,
+        listener: &ListenerSettings,
+        findings: &mut Vec<Finding>,
+    ) -> Vec<LoadedCertificate> {
+        if let CertificateSource::InMemory(certificates) = &self.source {
+            return certificates.clone();
+        }
+        let now = SystemTime::now();
+        let mut loaded = Vec::new();
+        let mut sources = HashSet::new();
+        for path in listener.default_certificate.iter().chain(&listener.certificates) {
+            let found = load(settings, path, now, findings);
+            // The default certificate is usually in a directory of the list too.
+            loaded.extend(found.into_iter().filter(|one| sources.insert(one.source.clone())));
+        }
+        loaded
+    }
+
+    fn policy(
+        &self,
+        settings: &Settings,
+        listener: &ListenerSettings,
+        certificates: Vec<LoadedCertificate>,
+        ticket_keys: &mut HashMap<TicketDomain, Arc<dyn ProducesTickets>>,
+    ) -> Result<Arc<Policy>, Option<Finding>> {
+        let place = listener.certificates.first().map(|first| first.place.clone());
+        let place = place.unwrap_or_default();
+        let fail = |message: String| Some(settings.error(&place, message));
+        if certificates.is_empty() {
+            // Why is already said of each file; an empty directory says nothing itself.
+            return Err(fail(format!("listener {:?} has no usable certificate", listener.name)));
+        }
+        let library = settings.tls.provider;
+        let mut names: Vec<String> = certificates
+            .iter()
+            .flat_map(|certificate| certificate.names.iter().map(ToString::to_string))
+            .collect();
+        names.sort();
+        names.dedup();
+        let domain = TicketDomain { listener: listener.name.clone(), library, names };
+        let tickets = match self.ticket_keys.get(&domain) {
+            Some(tickets) => Arc::clone(tickets),
+            None => tickets::per_process(library).map_err(|error| fail(error.to_string()))?,
+        };
+        ticket_keys.insert(domain, Arc::clone(&tickets));
+
+        let policy = &listener.policy;
+        Policy::new(PolicySettings {
+            library,
+            minimum_version: policy.minimum_version,
+            cipher_suites: policy.cipher_suites.clone(),
+            groups: policy.groups.clone(),
+            alpn: listener.alpn.iter().map(|name| name.clone().into_bytes()).collect(),
+            certificates,
+            default_certificate: DefaultCertificate::First,
+            unknown_sni: listener.unknown_sni,
+            tickets,
+        })
+        .map(Arc::new)
+        .map_err(|error| fail(format!("listener {:?}: {error}", listener.name)))
+    }
+}
+
+fn load(
+    settings: &Settings,
+    path: &Located<PathBuf>,
+    now: SystemTime,
+    findings: &mut Vec<Finding>,
+) -> Vec<LoadedCertificate> {
+    let library = settings.tls.provider;
+    let (loaded, problems) = certificates::load(std::slice::from_ref(&path.value), library, now);
+    findings.extend(problems.into_iter().map(|problem| match problem.severity {
+        Severity::Error => settings.error(&path.place, problem.to_string()),
+        Severity::Warning => settings.warning(&path.place, problem.to_string()),
+    }));
+    loaded
+}
+
+fn expiry(certificate: &LoadedCertificate) -> CertificateExpiry {
+    CertificateExpiry {
+        not_after_unix_seconds: certificate.not_after,
+        name: certificate.names.first().map(ToString::to_string).unwrap_or_default(),
+        source: certificate.source.display().to_string(),
+    }
+}
+
+/// A listener for each bound address. Sockets are made at start only, so a reload must
+/// have the same addresses; names and everything else may change.
+fn listeners(
+    settings: &Settings,
+    bound: &[Bound],
+    policies: &[Option<Arc<Policy>>],
+    findings: &mut Vec<Finding>,
+) -> Vec<Listener> {
+    const RESTART: &str = "addresses are bound at start: restart to change them";
+    for (listener, at) in settings
+        .listeners
+        .iter()
+        .flat_map(|listener| listener.addresses.iter().map(move |at| (listener, at)))
+    {
+        if bound.iter().all(|bound| bound.address != at.value) {
+            let message = format!("listener {:?} is new on {}", listener.name, at.value);
+            findings.push(settings.error(&at.place, message).with_help(RESTART));
+        }
+    }
+    let mut listeners = Vec::with_capacity(bound.len());
+    for bound in bound {
+        let index = settings
+            .listeners
+            .iter()
+            .position(|listener| listener.addresses.iter().any(|at| at.value == bound.address));
+        let Some(index) = index else {
+            let message = format!("listener {:?} on {} is gone", bound.name, bound.address);
+            let place = config::Place::default();
+            findings.push(settings.error(&place, message).with_help(RESTART));
+            continue;
+        };
+        let listener = &settings.listeners[index];
+        // Without a policy there is a finding already.
+        if let Some(policy) = &policies[index] {
+            listeners.push(Listener {
+                name: Arc::from(listener.name.as_str()),
+                policy: Arc::clone(policy),
+                pool: listener.pool,
+            });
+        }
+    }
+    listeners
+}
+
+/// What differs between the settings in force and new ones and needs a restart. Only
+/// another crypto library is an error: policies would be built for one library and
+/// records be protected by another.
+pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<Finding> {
+    let place = |key: &str| config::Place { key: key.to_owned(), ..config::Place::default() };
+    let address = |settings: &Settings| settings.admin.address.as_ref().map(|at| at.value);
+    let mut findings = Vec::new();
+    for (key, changed) in [
+        ("engine", old.engine != new.engine),
+        ("handshake", old.handshake != new.handshake),
+        ("log", old.log != new.log),
+        ("admin.address", address(old) != address(new)),
+    ] {
+        if changed {
+            let message = "has changed, which takes effect at the next start";
+            findings.push(new.warning(&place(key), message));
+        }
+    }
+    if old.tls.provider != new.tls.provider {
+        let message = format!("cannot change from {} while running", old.tls.provider);
+        let finding = new.error(&place("tls.provider"), message);
+        findings.push(finding.with_help("restart to change it"));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! With certificates in memory and on disk, and pools that need no resolver.
+
+use super::*;
+use crate::config::{BackendAddress, PoolSettings};
+use crate::endpoint::Endpoint;
+use crate::tls::policy::UnknownServerName;
+use crate::tls::self_signed::self_signed;
+use crate::upstream::{Balance, ProxyProtocol};
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn listener(name: &str, port: u16) -> ListenerSettings {
+    ListenerSettings {
+        name: name.to_owned(),
+        addresses: vec![address(port).into()],
+        certificates: Vec::new(),
+        default_certificate: None,
+        unknown_sni: UnknownServerName::Default,
+        alpn: Vec::new(),
+        pool: 0,
+        policy: config::TlsPolicy::new(CryptoLibrary::AwsLc),
+    }
+}
+
+fn settings(listeners: Vec<ListenerSettings>) -> Settings {
+    let backend = BackendAddress::Endpoint(Endpoint::Inet(address(80)));
+    Settings {
+        listeners,
+        pools: vec![PoolSettings {
+            name: "web".to_owned().into(),
+            backends: vec![backend.into()],
+            balance: Balance::RoundRobin,
+            proxy_protocol: ProxyProtocol::V2,
+        }],
+        ..Settings::default()
+    }
+}
+
+fn in_memory() -> Preparer {
+    let certificate = self_signed(&["a.example"], CryptoLibrary::AwsLc).expect("a certificate");
+    Preparer::new(CertificateSource::InMemory(vec![certificate]))
+}
+
+fn errors(findings: &[Finding]) -> Vec<String> {
+    findings.iter().filter(|finding| finding.is_error()).map(ToString::to_string).collect()
+}
+
+#[test]
+fn every_bound_address_gets_its_listener_in_order() {
+    let settings = settings(vec![listener("one", 1), listener("two", 2)]);
+    let mut bound = addresses(&settings);
+    bound.reverse();
+    let (prepared, findings) = in_memory().prepare(&settings, &bound, 7);
+    assert_eq!(errors(&findings), Vec::<String>::new());
+    let snapshot = prepared.expect("a configuration").snapshot;
+    assert_eq!(snapshot.generation, 7);
+    let names: Vec<&str> = snapshot.listeners.iter().map(|one| &*one.name).collect();
+    assert_eq!(names, ["two", "one"]);
+    assert_eq!(snapshot.pools.len(), 1);
+}
+
+#[test]
+fn a_certificate_that_two_listeners_show_expires_once() {
+    let settings = settings(vec![listener("one", 1), listener("two", 2)]);
+    let (prepared, _) = in_memory().prepare(&settings, &addresses(&settings), 1);
+    let certificates = prepared.expect("a configuration").certificates;
+    assert_eq!(certificates.len(), 1);
+    assert_eq!(certificates[0].name, "a.example");
+}
+
+#[test]
+fn new_and_missing_addresses_are_errors_that_ask_for_a_restart() {
+    let bound = addresses(&settings(vec![listener("one", 1)]));
+    let changed = settings(vec![listener("one", 3)]);
+    let (prepared, findings) = in_memory().prepare(&changed, &bound, 2);
+    assert!(prepared.is_none());
+    let errors = errors(&findings);
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(errors[0].contains("is new on 127.0.0.1:3") && errors[0].contains("restart"));
+    assert!(errors[1].contains("\"one\" on 127.0.0.1:1 is gone"), "{errors:?}");
+}
+
+#[test]
+fn everything_that_is_wrong_is_reported_at_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let bad = directory.path().join("bad.pem");
+    std::fs::write(&bad, "not a certificate").expect("a file");
+    let mut one = listener("one", 1);
+    one.certificates = vec![bad.clone().into(), directory.path().join("none.pem").into()];
+    let mut two = listener("two", 2);
+    two.certificates = vec![bad.into()];
+    let settings = settings(vec![one, two]);
+    let mut preparer = Preparer::new(CertificateSource::Files);
+    let (prepared, findings) = preparer.prepare(&settings, &addresses(&settings), 1);
+    assert!(prepared.is_none());
+    let errors = errors(&findings).join("\n");
+    for part in ["bad.pem", "none.pem", "\"one\" has no usable", "\"two\" has no usable"] {
+        assert!(errors.contains(part), "{part} in {errors}");
+    }
+}
+
+#[test]
+fn tickets_survive_a_reload_and_stay_within_their_listener() {
+    let settings = settings(vec![listener("one", 1), listener("two", 2)]);
+    let bound = addresses(&settings);
+    let mut preparer = in_memory();
+    preparer.prepare(&settings, &bound, 1).0.expect("a configuration");
+    let before = preparer.ticket_keys.clone();
+    preparer.prepare(&settings, &bound, 2).0.expect("a configuration");
+    assert_eq!(before.len(), 2);
+    let mut keys = before.values();
+    let (one, other) = (keys.next().expect("keys"), keys.next().expect("keys"));
+    assert!(!Arc::ptr_eq(one, other));
+    for (domain, key) in &before {
+        assert!(Arc::ptr_eq(key, &preparer.ticket_keys[domain]), "the same after the reload");
+    }
+}
+
+#[test]
+fn tickets_do_not_survive_other_names() {
+    let settings = settings(vec![listener("one", 1)]);
+    let bound = addresses(&settings);
+    let mut preparer = in_memory();
+    preparer.prepare(&settings, &bound, 1).0.expect("a configuration");
+    let before: Vec<_> = preparer.ticket_keys.keys().cloned().collect();
+    let other = self_signed(&["b.example"], CryptoLibrary::AwsLc).expect("a certificate");
+    preparer.source = CertificateSource::InMemory(vec![other]);
+    preparer.prepare(&settings, &bound, 2).0.expect("a configuration");
+    assert_eq!(preparer.ticket_keys.len(), 1);
+    assert!(!preparer.ticket_keys.contains_key(&before[0]));
+}
+
+#[test]
+fn a_reload_that_fails_keeps_the_ticket_keys() {
+    let good = settings(vec![listener("one", 1)]);
+    let bound = addresses(&good);
+    let mut preparer = in_memory();
+    preparer.prepare(&good, &bound, 1).0.expect("a configuration");
+    let bad = settings(vec![listener("one", 9)]);
+    assert!(preparer.prepare(&bad, &bound, 2).0.is_none());
+    assert_eq!(preparer.ticket_keys.len(), 1);
+}
+
+#[test]
+fn what_needs_a_restart_is_told_and_another_library_is_refused() {
+    let old = settings(vec![listener("one", 1)]);
+    assert_eq!(needs_restart(&old, &old.clone()), []);
+    let mut new = old.clone();
+    new.engine.backlog += 1;
+    let findings = needs_restart(&old, &new);
+    assert_eq!(findings.len(), 1);
+    assert!(!findings[0].is_error() && findings[0].to_string().contains("engine"));
+    new.tls.provider = CryptoLibrary::Ring;
+    let errors = errors(&needs_restart(&old, &new));
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].contains("tls.provider") && errors[0].contains("restart"), "{errors:?}");
+}

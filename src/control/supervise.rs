@@ -1,0 +1,282 @@
+//! The control thread's loop, from the last engine's start to its end: signals,
+//! reloads, the event log, draining.
+//!
+//! ```text
+//!   running ──first SIGTERM/SIGINT, or an engine failed──▶ draining
+//!      │ ▲                                                   │  second signal
+//!      └─┘ SIGHUP: reload                                    ▼
+//!                                                         stopping ──▶ all engines ended
+//! ```
+//!
+//! Engines are reached through [`EngineControl`] only, so the loop is tested without
+//! sockets.
+
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::event_log::EventLog;
+use super::lifecycle::{Lifecycle, Stage};
+use super::metrics::control_cells::ControlCells;
+use super::metrics::{CertificateExpiry, Certificates};
+use super::signals::Requests;
+use crate::clock::Moment;
+
+/// How often the loop looks at events and engines when no signal wakes it.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The same while draining: the end should not wait for us.
+const TICK_AT_END: Duration = Duration::from_millis(10);
+
+/// What an engine is told.
+#[derive(Debug)]
+pub enum Order<Snapshot> {
+    /// New connections use this configuration.
+    Reload(Arc<Snapshot>),
+    /// Take no new connections, finish those there are, end the rest at the deadline.
+    Drain {
+        /// When the rest is ended.
+        deadline: Moment,
+    },
+    /// End every connection now.
+    Stop,
+}
+
+/// The way to one engine.
+pub trait EngineControl {
+    /// The configuration as engines see it.
+    type Snapshot;
+
+    /// Hands in an order and wakes the engine.
+    ///
+    /// # Errors
+    /// The order comes back if the engine has no room for it now.
+    fn send(&self, order: Order<Self::Snapshot>) -> Result<(), Order<Self::Snapshot>>;
+}
+
+/// A configuration that was loaded anew.
+#[derive(Debug)]
+pub struct Reloaded<Snapshot> {
+    /// For the engines.
+    pub snapshot: Arc<Snapshot>,
+    /// For the metrics.
+    pub certificates: Vec<CertificateExpiry>,
+    /// How long a drain may take from now on.
+    pub drain_timeout: Duration,
+}
+
+/// How the process came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Asked to, by signals.
+    AsAsked,
+    /// An engine failed; the others were drained.
+    EngineFailed,
+}
+
+/// Everything the loop works with.
+pub struct Supervisor<Control: EngineControl, Reload> {
+    /// The running engines.
+    pub engines: Vec<RunningEngine<Control>>,
+    /// Loads the configuration anew as the generation given; logs every finding itself,
+    /// and returns `None` if the old one must stay.
+    pub reload: Reload,
+    /// Where others read the stage.
+    pub lifecycle: Arc<Lifecycle>,
+    /// Where the metrics page reads what happened here.
+    pub cells: Arc<ControlCells>,
+    /// Where the metrics page reads the certificates.
+    pub certificates: Arc<Certificates>,
+    /// Writes what engines report.
+    pub event_log: EventLog,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+}
+
+/// An engine's thread and the way to it.
+pub struct RunningEngine<Control: EngineControl> {
+    control: Control,
+    thread: Option<JoinHandle<io::Result<()>>>,
+    /// Orders that the engine had no room for; at most one of each kind.
+    waiting: VecDeque<Order<Control::Snapshot>>,
+}
+
+impl<Control: EngineControl> RunningEngine<Control> {
+    /// The engine on `thread`, reached by `control`.
+    pub fn new(control: Control, thread: JoinHandle<io::Result<()>>) -> Self {
+        Self { control, thread: Some(thread), waiting: VecDeque::new() }
+    }
+
+    fn order(&mut self, order: Order<Control::Snapshot>) {
+        // A newer order of the same kind replaces one that was not taken yet.
+        let kind = std::mem::discriminant(&order);
+        self.waiting.retain(|waiting| std::mem::discriminant(waiting) != kind);
+        self.waiting.push_back(order);
+        self.send_waiting();
+    }
+
+    fn send_waiting(&mut self) {
+        while let Some(order) = self.waiting.pop_front() {
+            if let Err(order) = self.control.send(order) {
+                self.waiting.push_front(order);
+                return;
+            }
+        }
+    }
+
+    /// How the thread ended, told once; `None` while it runs.
+    fn ended(&mut self) -> Option<Result<(), String>> {
+        let thread = self.thread.take_if(|thread| thread.is_finished())?;
+        Some(match thread.join() {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("it panicked".to_owned()),
+        })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Draining,
+    Stopping,
+}
+
+impl<Control, Reload> Supervisor<Control, Reload>
+where
+    Control: EngineControl,
+    Reload: FnMut(u64) -> Option<Reloaded<Control::Snapshot>>,
+{
+    /// Runs until every engine has ended. `wait` waits at most the time given for a
+    /// signal.
+    pub fn run(mut self, mut wait: impl FnMut(Duration) -> io::Result<Requests>) -> Ended {
+        let mut phase = Phase::Running;
+        let mut result = Ended::AsAsked;
+        self.note_generation(1);
+        self.cells.last_reload_succeeded.set(1);
+        self.lifecycle.enter(Stage::Accepting);
+        loop {
+            let tick = if phase == Phase::Running { TICK } else { TICK_AT_END };
+            let requests = wait(tick).unwrap_or_else(|error| {
+                // poll(2) fails for want of kernel memory only.
+                tracing::error!(%error, "cannot wait for signals");
+                std::thread::sleep(tick);
+                Requests::default()
+            });
+            self.event_log.drain(Moment::now());
+            let dropped = self.event_log.dropped();
+            self.cells.events_dropped.add(dropped - self.cells.events_dropped.value());
+
+            if requests.reload {
+                self.reload(phase);
+            }
+            for _ in 0..requests.end {
+                phase = self.end(phase);
+            }
+            if self.look_after_engines(phase) == Engines::OneFailed {
+                result = Ended::EngineFailed;
+                if phase == Phase::Running {
+                    phase = self.end(phase);
+                }
+            }
+            if self.engines.iter().all(|engine| engine.thread.is_none()) {
+                self.event_log.drain(Moment::now());
+                return result;
+            }
+        }
+    }
+
+    fn reload(&mut self, phase: Phase) {
+        if phase != Phase::Running {
+            tracing::warn!("reload refused: the process is draining");
+            return;
+        }
+        let generation = self.cells.snapshot_generation.value() + 1;
+        let Some(reloaded) = (self.reload)(generation) else {
+            self.cells.reloads_failed.increment();
+            self.cells.last_reload_succeeded.set(0);
+            tracing::error!("reload refused: the configuration in force stays as it is");
+            return;
+        };
+        for engine in &mut self.engines {
+            engine.order(Order::Reload(Arc::clone(&reloaded.snapshot)));
+        }
+        self.certificates.replace(reloaded.certificates);
+        self.drain_timeout = reloaded.drain_timeout;
+        self.note_generation(generation);
+        self.cells.reloads_succeeded.increment();
+        self.cells.last_reload_succeeded.set(1);
+        tracing::info!(generation, "reloaded: new connections use the new configuration");
+    }
+
+    fn note_generation(&self, generation: u64) {
+        self.cells.snapshot_generation.set(generation);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.cells.snapshot_loaded_unix_seconds.set(now.as_secs());
+    }
+
+    /// Goes one step towards the end.
+    fn end(&mut self, phase: Phase) -> Phase {
+        match phase {
+            Phase::Running => {
+                self.lifecycle.enter(Stage::Draining);
+                self.cells.draining.set(1);
+                let deadline = Moment::now().after(self.drain_timeout);
+                for engine in &mut self.engines {
+                    engine.order(Order::Drain { deadline });
+                }
+                tracing::info!(
+                    seconds_at_most = self.drain_timeout.as_secs_f64(),
+                    "draining: no new connections; a second signal stops at once"
+                );
+                Phase::Draining
+            }
+            Phase::Draining => {
+                for engine in &mut self.engines {
+                    engine.order(Order::Stop);
+                }
+                tracing::warn!("stopping at once: open connections are cut");
+                Phase::Stopping
+            }
+            Phase::Stopping => Phase::Stopping,
+        }
+    }
+
+    /// Sends what waits and notices who has ended.
+    fn look_after_engines(&mut self, phase: Phase) -> Engines {
+        let mut engines = Engines::Fine;
+        for (number, engine) in self.engines.iter_mut().enumerate() {
+            engine.send_waiting();
+            match engine.ended() {
+                None => {}
+                Some(Ok(())) if phase != Phase::Running => {}
+                Some(Ok(())) => {
+                    engines = Engines::OneFailed;
+                    tracing::error!(engine = number, "an engine ended unasked");
+                }
+                Some(Err(error)) => {
+                    engines = Engines::OneFailed;
+                    tracing::error!(
+                        engine = number,
+                        error,
+                        "an engine failed: its connections are lost, the others are drained"
+                    );
+                }
+            }
+        }
+        engines
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Engines {
+    Fine,
+    OneFailed,
+}
+
+#[cfg(test)]
+mod tests;
