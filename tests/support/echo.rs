@@ -134,7 +134,8 @@ impl Echo {
                 self.connections.remove(&key);
             }
             None if had_pending == connection.pending.is_empty() => {
-                let wanted = if had_pending { epoll::EventFlags::IN } else { epoll::EventFlags::OUT };
+                let wanted =
+                    if had_pending { epoll::EventFlags::IN } else { epoll::EventFlags::OUT };
                 let data = epoll::EventData::new_u64(key);
                 epoll::modify(&self.epoll, &connection.stream, data, wanted).expect("epoll");
             }
