@@ -60,12 +60,15 @@ fn measured_storm() {
             EchoBackend::start()
         });
         let backend = backend.join().expect("the backend starts");
-        let engine = format!(
-            "[engine]\nengines = 1\ncpus = [{CPU_OF_FOREBAY}]\nmax_connections = 8192\n\
+        // More keys for a section, to see what they do.
+        let more = |variable| std::env::var(variable).unwrap_or_default();
+        let sections = format!(
+            "[engine]\nengines = 1\ncpus = [{CPU_OF_FOREBAY}]\nmax_connections = 8192\n{}\n\
              [handshake]\nworkers = 1\ncpus = [{CPU_OF_FOREBAY}]\n{}",
-            std::env::var("STORM_HANDSHAKE").unwrap_or_default(),
+            more("STORM_ENGINE"),
+            more("STORM_HANDSHAKE"),
         );
-        let (forebay, address) = start(directory.path(), key, &backend, &engine);
+        let (forebay, address) = start(directory.path(), key, &backend, &sections);
         (forebay, address, backend)
     };
     pin();
