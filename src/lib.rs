@@ -8,9 +8,10 @@
 //!                   worker 0..m   (pinned elsewhere; rustls; no sockets)
 //! ```
 //!
-//! A connection travels from `engine::accept` over `engine::opening` (ClientHello,
-//! handshake steps on workers, upstream connection) to `engine::relay`, and ends in
-//! `engine::ending`. `docs/ARCHITECTURE.md` follows it file by file.
+//! A connection travels from `engine::accept` over `engine::handshaking` (ClientHello,
+//! steps on workers) and `engine::connecting` to `engine::inbound` and
+//! `engine::outbound`, and ends in `engine::ending`. `docs/ARCHITECTURE.md` follows it
+//! file by file.
 //!
 //! | module | job | may know |
 //! |---|---|---|

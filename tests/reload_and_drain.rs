@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use support::bystander::Bystander;
 use support::certificates::{Key, self_signed};
 use support::configuration::configuration;
-use support::echo::Echo;
+use support::echo::EchoBackend;
 use support::exchange::End;
 use support::exchange_server::ExchangeServer;
 use support::forebay::{Forebay, PATIENCE};
@@ -34,7 +34,7 @@ struct Service {
     exchanges: SocketAddr,
     echoes: SocketAddr,
     servers: [Arc<ExchangeServer>; 2],
-    echo: Echo,
+    echo: EchoBackend,
     certificate: PathBuf,
     directory: TempDir,
 }
@@ -45,7 +45,7 @@ impl Service {
         let certificate = self_signed(directory.path(), "first.pem", Key::EcdsaP256, &["a.test"]);
         let (exchanges, echoes) = (free_address(), free_address());
         let servers = [Arc::new(ExchangeServer::tcp()), Arc::new(ExchangeServer::tcp())];
-        let echo = Echo::start();
+        let echo = EchoBackend::start();
         let text = text([exchanges, echoes], &certificate, &servers[0], &echo, rest);
         let forebay = Forebay::start(directory.path(), &text);
         Self { forebay, exchanges, echoes, servers, echo, certificate, directory }
@@ -107,7 +107,7 @@ fn text(
     [exchanges, echoes]: [SocketAddr; 2],
     certificate: &Path,
     server: &ExchangeServer,
-    echo: &Echo,
+    echo: &EchoBackend,
     rest: &str,
 ) -> String {
     let pool = "proxy_protocol = \"v2\"";

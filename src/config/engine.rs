@@ -19,7 +19,7 @@ pub struct EngineSettings {
     /// listen backlog. Each costs two descriptors and its share of memory, all of it
     /// taken at start.
     pub max_connections: usize,
-    /// `buffers = "auto" | 16 to 262144`, default `"auto"` (`None`): buffers of 17 KiB
+    /// `buffers = "auto" | 16 to 262143`, default `"auto"` (`None`): buffers of 17 KiB
     /// for each engine. `"auto"` is two for each connection, one per direction, so that
     /// no stalled peer can cost another one its buffer; fewer save memory where most
     /// connections are idle, since an idle one holds none.
@@ -47,8 +47,9 @@ impl EngineSettings {
     pub const ENGINES_MAX: usize = 256;
     /// The most connections that can be asked for: slot numbers have 22 bits.
     pub const CONNECTIONS_MAX: usize = 1 << 22;
-    /// The most buffers of one engine: buffer numbers have 18 bits.
-    pub const BUFFERS_MAX: usize = 1 << 18;
+    /// The most buffers of one engine: buffer numbers have 18 bits, and one of them
+    /// stands for "none".
+    pub const BUFFERS_MAX: usize = (1 << 18) - 1;
 
     /// Connections of each of `engines` engines.
     pub fn connections_per_engine(&self, engines: usize) -> usize {

@@ -284,7 +284,7 @@ fn listeners(
     listeners
 }
 
-/// What differs between the settings in force and new ones and needs a restart. Only
+/// What differs between the settings of the start and new ones and needs a restart. Only
 /// another crypto library is an error: policies would be built for one library and
 /// records be protected by another.
 pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<Finding> {

@@ -13,10 +13,12 @@ use crate::engine::snapshot::Snapshot;
 /// Loads the configuration anew, as the generation given; `None` if the old one stays.
 pub type Reloader = Box<dyn FnMut(u64) -> Option<Reloaded<Snapshot>>>;
 
-/// What the supervisor calls on SIGHUP. `settings` are those in force, `bound` the addresses that engines listen on.
+/// What the supervisor calls on SIGHUP. `at_start` are the settings that the process
+/// started with: what cannot change while it runs is compared with them each time.
+/// `bound` are the addresses that engines listen on.
 pub fn reloader(
     file: Option<PathBuf>,
-    mut settings: Settings,
+    at_start: Settings,
     mut preparer: Preparer,
     bound: Vec<Bound>,
 ) -> Reloader {
@@ -31,14 +33,13 @@ pub fn reloader(
             log_findings(&findings);
             return None;
         };
-        findings.extend(prepare::needs_restart(&settings, &loaded));
+        findings.extend(prepare::needs_restart(&at_start, &loaded));
         let (reloaded, of_preparing) = preparer.prepare(&loaded, &bound, generation);
         findings.extend(of_preparing);
         log_findings(&findings);
         if findings.iter().any(Finding::is_error) {
             return None;
         }
-        settings = loaded;
         reloaded
     })
 }

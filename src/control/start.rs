@@ -30,10 +30,10 @@ use super::signals::Signals;
 use super::supervise::{Ended, EngineControl, Order, RunningEngine, Supervisor};
 use crate::clock::Moment;
 use crate::config::{EngineSettings, Finding, Settings};
-use crate::driver::BUFFER_BYTES;
 use crate::driver::ring::{
-    ACCEPTS_IN_FLIGHT, Capabilities, Doorbell, RingDriver, RingSettings, SetupError,
+    ACCEPTS_IN_FLIGHT, BUFFERS_MAX, Capabilities, Doorbell, RingDriver, RingSettings, SetupError,
 };
+use crate::driver::{BUFFER_BYTES, Token};
 use crate::engine::events::{EventSink, event_queue};
 use crate::engine::metrics::EngineMetrics;
 use crate::engine::snapshot::Snapshot;
@@ -42,6 +42,12 @@ use crate::handshake::HandshakeService;
 use crate::handshake::inline::InlineService;
 use crate::handshake::scheduler::SchedulerSettings;
 use crate::handshake::workers::{EngineLink, WakeEngine, Workers, WorkersSettings};
+
+/// Whatever the configuration lets through, a driver can number.
+const _: () = {
+    assert!(EngineSettings::BUFFERS_MAX <= BUFFERS_MAX);
+    assert!(EngineSettings::CONNECTIONS_MAX <= Token::SLOT_LIMIT as usize);
+};
 
 /// Why the process did not start.
 #[derive(Debug, thiserror::Error)]

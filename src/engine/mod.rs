@@ -4,10 +4,14 @@
 //!   turn:  commands ─▶ handshake results ─▶ completions ─▶ buffer waiters ─▶ timers
 //!          ─▶ admission ─▶ one enter: submit, wait, collect
 //!
-//!   accept.rs    listener sockets, credits, parking, draining
-//!   opening.rs   ClientHello, handshake steps, upstream connection
-//!   relay.rs     records: open, send on; receive, seal, send; half-closes
-//!   ending.rs    every way a connection ends, and what it gives back
+//!   accept.rs         listener sockets, credits, parking, draining
+//!   client_socket.rs  the client's one receive and one send
+//!   handshaking.rs    ClientHello, steps on workers, the established session
+//!   connecting.rs     the upstream connection, next server on failure
+//!   inbound.rs        client to server: open records, send on, carry the end
+//!   outbound.rs       server to client: seal, send, control records, carry the end
+//!   relay.rs          what both directions share
+//!   ending.rs         every way a connection ends, and what it gives back
 //! ```
 //!
 //! May know: the driver trait, the handshake service, the record layer, upstream
@@ -21,10 +25,14 @@ pub mod metrics;
 pub mod snapshot;
 
 mod accept;
+mod client_socket;
+mod connecting;
 mod connection;
 mod ending;
+mod handshaking;
+mod inbound;
 mod lists;
-mod opening;
+mod outbound;
 mod relay;
 mod table;
 mod timers;
@@ -33,6 +41,7 @@ mod timers;
 mod tests;
 
 use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +57,7 @@ use self::snapshot::{Epoch, Snapshot};
 use self::table::Table;
 use self::timers::Timers;
 use crate::clock::Moment;
-use crate::driver::{Buffer, Completion, Driver, Outcome, Token, Wait};
+use crate::driver::{Buffer, Completion, Driver, Errno, Outcome, Token, Wait};
 use crate::handshake::{HandshakeService, StepOutcome, Task};
 use crate::tls::client_hello::CLIENT_HELLO_BYTES_MAX;
 use crate::tls::server_name::SERVER_NAME_BYTES_MAX;
@@ -495,6 +504,13 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let overflows = self.driver.overflows();
         metrics.completion_overflows.add(overflows - metrics.completion_overflows.value());
     }
+}
+
+/// What is left of a send that took only a part: an error or a signal cut it short, and
+/// sending the rest will tell which.
+fn unsent(sending: &Range<usize>, result: Result<usize, Errno>) -> Option<Range<usize>> {
+    let sent = result.ok()?;
+    (sent > 0 && sent < sending.len()).then(|| sending.start + sent..sending.end)
 }
 
 impl Connection {

@@ -48,6 +48,7 @@ pub fn self_signed(directory: &Path, file: &str, key: Key, names: &[&str]) -> Pa
     fs::remove_file(certificate).expect("remove");
     fs::remove_file(key_file).expect("remove");
     fs::write(&path, pem).expect("write");
+    // forebay warns of keys that everybody can read.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("permissions");
     path
 }

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::ports::free_address;
@@ -20,6 +20,8 @@ pub struct Forebay {
     child: Child,
     admin: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
+    /// Reads the log; ends with it.
+    reader: Option<JoinHandle<()>>,
     pub configuration_file: PathBuf,
 }
 
@@ -27,21 +29,44 @@ impl Forebay {
     /// Writes `configuration` to `directory/forebay.toml`, adds an admin address, starts
     /// `forebay run` and waits until it serves.
     pub fn start(directory: &Path, configuration: &str) -> Self {
+        Self::start_with(directory, configuration, |_| ())
+    }
+
+    /// As [`Self::start`], with something done to the command before it runs.
+    pub fn start_with(
+        directory: &Path,
+        configuration: &str,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
+        let mut forebay = Self::spawn(directory, configuration, prepare);
+        forebay.wait_until("it serves", |forebay| forebay.status("/ready") == Some(200));
+        forebay
+    }
+
+    /// As [`Self::start_with`], without the wait: for starts that are to fail.
+    pub fn spawn(
+        directory: &Path,
+        configuration: &str,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         let admin = free_address();
         let configuration_file = directory.join("forebay.toml");
         write_configuration(&configuration_file, configuration, admin);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_forebay"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        command
             .arg("run")
             .arg("-c")
             .arg(&configuration_file)
+            .env_remove("FOREBAY_LOG")
+            .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("forebay starts");
+            .stderr(Stdio::piped());
+        prepare(&mut command);
+        let mut child = command.spawn().expect("forebay starts");
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
-        thread::spawn({
+        let reader = thread::spawn({
             let log = Arc::clone(&log);
             move || {
                 for line in stderr.lines().map_while(Result::ok) {
@@ -49,9 +74,7 @@ impl Forebay {
                 }
             }
         });
-        let mut forebay = Self { child, admin, log, configuration_file };
-        forebay.wait_until("it serves", |forebay| forebay.status("/ready") == Some(200));
-        forebay
+        Self { child, admin, log, reader: Some(reader), configuration_file }
     }
 
     /// Writes another configuration in the place of the one it was started with.
@@ -125,11 +148,14 @@ impl Forebay {
         }
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits for the process to end by itself; the log is complete then.
     pub fn wait_for_exit(&mut self) -> ExitStatus {
         let begin = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("wait") {
+                if let Some(reader) = self.reader.take() {
+                    reader.join().expect("the log's reader");
+                }
                 return status;
             }
             assert!(begin.elapsed() < PATIENCE, "does not end\n{}", self.log().join("\n"));

@@ -12,7 +12,7 @@ use super::backend::Backend;
 use super::bystander::Bystander;
 use super::certificates::{Key, self_signed};
 use super::configuration::configuration;
-use super::echo::Echo;
+use super::echo::EchoBackend;
 use super::exchange::End;
 use super::forebay::{Forebay, PATIENCE};
 use super::ports::free_address;
@@ -27,7 +27,7 @@ pub struct Scene {
     pub address: SocketAddr,
     /// What they connect to.
     pub backend: Backend,
-    _echo: Echo,
+    _echo: EchoBackend,
     _directory: TempDir,
 }
 
@@ -51,7 +51,7 @@ impl Scene {
         let directory = tempfile::tempdir().expect("directory");
         let certificate = self_signed(directory.path(), "main.pem", Key::EcdsaP256, &["a.test"]);
         let (address, bystanders) = (free_address(), free_address());
-        let (backend, echo) = (Backend::listen(), Echo::start());
+        let (backend, echo) = (Backend::listen(), EchoBackend::start());
         let mut backends = others.to_vec();
         if own {
             backends.push(&backend.address);

@@ -1,5 +1,6 @@
 //! A rustls client that trusts everybody: the tests look at bytes, not at trust.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
@@ -50,6 +51,15 @@ pub fn connect(config: Arc<ClientConfig>, address: SocketAddr, name: &str) -> Tl
     let stream = TcpStream::connect(address).expect("connect");
     stream.set_nodelay(true).expect("nodelay");
     StreamOwned::new(ClientConnection::new(config, name).expect("client"), stream)
+}
+
+/// Sends a request and reads until the server's close_notify; anything else that ends the
+/// stream fails the test.
+pub fn exchange(stream: &mut TlsStream, request: &str) -> String {
+    stream.write_all(request.as_bytes()).expect("write");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("read");
+    answer
 }
 
 #[derive(Debug)]

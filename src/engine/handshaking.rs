@@ -1,154 +1,29 @@
-//! From the first byte to the relay: ClientHello, handshake steps, upstream connection.
+//! From the first byte to the established session.
 //!
 //! ```text
 //!   ClientHello in a pool buffer ── scan ── admit ── credit? ──▶ task to a worker
 //!        flight to the client ◀── result ──┘             no ──▶ parked
-//!        more input ──▶ task to a worker … established ──▶ connect, next on failure
+//!        more input ──▶ task to a worker … established ──▶ connecting.rs
 //! ```
 
-use std::ops::Range;
-
-use super::connection::{ClientWrite, Phase, TimerClass, UpstreamWrite};
-use super::events::{Event, HandshakeFailed, NoBackend};
+use super::Engine;
+use super::connection::{ClientWrite, Phase, TimerClass};
+use super::events::{Event, HandshakeFailed};
 use super::metrics::EndReason;
-use super::{Engine, KIND_CLIENT, KIND_UPSTREAM};
-use crate::driver::{
-    BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno, RECEIVE_BYTES_MAX, Readiness,
-};
+use crate::driver::{BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Driver};
 use crate::handshake::{
     CostClass, FailureReason, HandshakeFailure, HandshakeService, ShedReason, StepOutcome, Task,
 };
 use crate::tls::Refusal;
 use crate::tls::client_hello::{self, Scan};
 use crate::tls::policy::KeyKind;
-use crate::tls::record::{AlertDescription, RecordSizer, SMALL_STEP_IDLE_DEFAULT};
+use crate::tls::record::{RecordSizer, SMALL_STEP_IDLE_DEFAULT};
 
 /// A record's header (RFC 8446 section 5.1).
 const RECORD_HEADER_BYTES: usize = 5;
 
 impl<D: Driver, H: HandshakeService> Engine<D, H> {
-    /// Arms the receive from the client, whatever the phase wants to have next.
-    pub(super) fn receive_from_client(&mut self, slot: u32) {
-        let token = self.token(slot, KIND_CLIENT);
-        let connection = &mut self.table[slot];
-        let Some(client) = &connection.client else { return };
-        if connection.inbound.receiving
-            || connection.inbound.ended
-            // Plaintext waits in the buffer or is being sent from it: what belongs behind
-            // its remainder stays in the kernel until then.
-            || !connection.inbound.plain.is_empty()
-        {
-            return;
-        }
-        let readiness = connection.inbound.readiness.take().unwrap_or(Readiness::Unlikely);
-        match connection.inbound.buffer.take() {
-            // Bytes of an incomplete ClientHello or record: go on behind them.
-            Some(buffer) => {
-                let free = connection.inbound.cipher.end..BUFFER_BYTES;
-                self.driver.receive_into(client, buffer, free, readiness, token);
-            }
-            None => {
-                // During the handshake no more than the task has room for: what follows
-                // waits in the kernel.
-                let length_max = match (connection.phase, &connection.task) {
-                    (Phase::Handshaking, Some(task)) => task.input_room_bytes().max(1),
-                    (Phase::Handshaking, None) => Task::INPUT_BYTES_MAX,
-                    _ => RECEIVE_BYTES_MAX,
-                };
-                self.driver.receive(client, length_max, readiness, token);
-            }
-        }
-        connection.inbound.receiving = true;
-        connection.in_flight += 1;
-    }
-
-    pub(super) fn client_received(
-        &mut self,
-        slot: u32,
-        result: Result<usize, Errno>,
-        buffer: Option<Buffer>,
-        more: bool,
-    ) {
-        let connection = &mut self.table[slot];
-        let inbound = &mut connection.inbound;
-        inbound.readiness = more.then_some(Readiness::Likely);
-        let phase = connection.phase;
-        match result {
-            Ok(0) => {
-                self.keep_client_buffer(slot, buffer, 0);
-                match phase {
-                    Phase::ClientHello | Phase::Parked | Phase::Handshaking => {
-                        self.client_left(slot);
-                    }
-                    _ => self.client_ended(slot),
-                }
-            }
-            Ok(count) => {
-                self.keep_client_buffer(slot, buffer, count);
-                match phase {
-                    Phase::ClientHello => self.scan_client_hello(slot),
-                    Phase::Parked => {}
-                    Phase::Handshaking => self.handshake_input(slot),
-                    _ => self.open_records(slot),
-                }
-            }
-            Err(Errno(libc::ENOBUFS)) => {
-                self.keep_client_buffer(slot, buffer, 0);
-                self.want_buffer(slot, |wanted| wanted.inbound = true);
-            }
-            Err(_) => {
-                self.keep_client_buffer(slot, buffer, 0);
-                match phase {
-                    Phase::ClientHello | Phase::Parked | Phase::Handshaking => {
-                        self.client_left(slot);
-                    }
-                    _ => self.abort(slot, EndReason::ClientReset),
-                }
-            }
-        }
-    }
-
-    /// Takes the buffer of a receive back and counts its new bytes.
-    fn keep_client_buffer(&mut self, slot: u32, buffer: Option<Buffer>, count: usize) {
-        let inbound = &mut self.table[slot].inbound;
-        if let Some(buffer) = buffer {
-            if inbound.cipher.is_empty() {
-                inbound.cipher = BUFFER_HEADROOM_BYTES..BUFFER_HEADROOM_BYTES;
-            }
-            inbound.cipher.end += count;
-            if inbound.cipher.is_empty() {
-                self.driver.release(buffer);
-            } else {
-                inbound.buffer = Some(buffer);
-            }
-        }
-    }
-
-    /// The client closed or reset before the session stood.
-    fn client_left(&mut self, slot: u32) {
-        let connection = &self.table[slot];
-        if connection.phase == Phase::ClientHello && connection.inbound.cipher.is_empty() {
-            // A health check or a spare connection of a browser: not a failure.
-            self.end(slot, EndReason::Finished);
-        } else {
-            self.handshake_failed(slot, FailureReason::ClientGone, String::new());
-        }
-    }
-
-    pub(super) fn client_hello_timed_out(&mut self, slot: u32) {
-        if self.table[slot].inbound.cipher.is_empty() && !self.table[slot].inbound.receiving {
-            // Waits for a buffer: our fault, not the client's, but the outcome is one.
-            self.shed(slot);
-        } else {
-            self.handshake_failed(slot, FailureReason::ClientHelloTimeout, String::new());
-        }
-    }
-
-    pub(super) fn handshake_timed_out(&mut self, slot: u32) {
-        self.handshake_failed(slot, FailureReason::Timeout, String::new());
-    }
-
-    fn scan_client_hello(&mut self, slot: u32) {
+    pub(super) fn scan_client_hello(&mut self, slot: u32) {
         let connection = &self.table[slot];
         let Some(buffer) = &connection.inbound.buffer else { return };
         let received = &self.driver.bytes(buffer)[connection.inbound.cipher.clone()];
@@ -264,7 +139,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     }
 
     /// Bytes came from the client during the handshake.
-    fn handshake_input(&mut self, slot: u32) {
+    pub(super) fn handshake_input(&mut self, slot: u32) {
         let connection = &mut self.table[slot];
         let Some(task) = connection.task.as_mut() else {
             // At a worker: the bytes wait in their buffer until it is back.
@@ -387,7 +262,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
 
     /// The session stands: ciphertext left over goes into a pool buffer, the credit goes
     /// back, the upstream connection begins.
-    pub(super) fn establish(&mut self, slot: u32) {
+    fn establish(&mut self, slot: u32) {
         let connection = &mut self.table[slot];
         let Some(task) = connection.task.as_mut() else { return };
         if !task.input.is_empty() {
@@ -427,81 +302,28 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }
     }
 
-    /// Starts connecting the next server of the pool.
-    fn connect(&mut self, slot: u32) {
-        let token = self.token(slot, KIND_UPSTREAM);
-        loop {
-            let connection = &mut self.table[slot];
-            let Some(epoch) = connection.epoch.as_ref() else { return };
-            let pool_index = epoch.snapshot.listeners[usize::from(connection.listener)].pool;
-            let pool = &epoch.snapshot.pools[pool_index];
-            let picked = epoch.balancers.borrow_mut()[pool_index].pick(&connection.tried);
-            let Some(picked) = picked else {
-                self.no_backend(slot);
-                return;
-            };
-            connection.tried.insert(picked);
-            match self.driver.connect(&pool.backends[picked].endpoint, token) {
-                Ok(socket) => {
-                    epoch.balancers.borrow_mut()[pool_index].opened(picked);
-                    connection.upstream = Some(socket);
-                    connection.backend = Some(picked);
-                    connection.connect_timed_out = false;
-                    connection.in_flight += 1;
-                    self.metrics.upstream_connections.increment();
-                    self.timers.arm(&mut self.table, slot, TimerClass::Connect, self.now);
-                    return;
-                }
-                Err(error) => {
-                    self.metrics.upstream_failed.increment();
-                    connection.connect_error = Some(error);
-                }
-            }
-        }
-    }
-
-    pub(super) fn connect_timed_out(&mut self, slot: u32) {
-        let connection = &mut self.table[slot];
-        connection.connect_timed_out = true;
-        if let Some(upstream) = &connection.upstream {
-            self.driver.cancel(upstream);
-        }
-        // Should the cancellation miss, it is tried again.
-        self.timers.arm(&mut self.table, slot, TimerClass::Connect, self.now);
-    }
-
-    pub(super) fn upstream_connected(&mut self, slot: u32, result: Result<(), Errno>) {
-        let connection = &mut self.table[slot];
-        match result {
-            Ok(()) => {
-                self.metrics.upstream_connected.increment();
-                connection.phase = Phase::Relaying;
-                self.begin_relay(slot);
-            }
-            Err(error) => {
-                let error =
-                    if connection.connect_timed_out { Errno(libc::ETIMEDOUT) } else { error };
-                self.metrics.upstream_failed.increment();
-                connection.connect_error = Some(error);
-                self.close_upstream(slot);
-                self.connect(slot);
-            }
-        }
-    }
-
-    fn no_backend(&mut self, slot: u32) {
+    /// The client closed or reset before the session stood.
+    pub(super) fn client_left(&mut self, slot: u32) {
         let connection = &self.table[slot];
-        if let Some(epoch) = &connection.epoch {
-            let listener = &epoch.snapshot.listeners[usize::from(connection.listener)];
-            self.events.report(Event::NoBackend(NoBackend {
-                peer: connection.peer,
-                listener: listener.name.clone(),
-                pool: epoch.snapshot.pools[listener.pool].name.clone(),
-                attempts: connection.tried.count(),
-                last_error: connection.connect_error,
-            }));
+        if connection.phase == Phase::ClientHello && connection.inbound.cipher.is_empty() {
+            // A health check or a spare connection of a browser: not a failure.
+            self.end(slot, EndReason::Finished);
+        } else {
+            self.handshake_failed(slot, FailureReason::ClientGone, String::new());
         }
-        self.fail_session(slot, AlertDescription::InternalError, EndReason::NoBackend);
+    }
+
+    pub(super) fn client_hello_timed_out(&mut self, slot: u32) {
+        if self.table[slot].inbound.cipher.is_empty() && !self.table[slot].inbound.receiving {
+            // Waits for a buffer: our fault, not the client's, but the outcome is one.
+            self.shed(slot);
+        } else {
+            self.handshake_failed(slot, FailureReason::ClientHelloTimeout, String::new());
+        }
+    }
+
+    pub(super) fn handshake_timed_out(&mut self, slot: u32) {
+        self.handshake_failed(slot, FailureReason::Timeout, String::new());
     }
 
     /// Counts and reports a failed handshake.
@@ -538,34 +360,6 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// neither side anything more.
     pub(super) fn shed(&mut self, slot: u32) {
         self.abort(slot, EndReason::Shed);
-    }
-
-    /// Whether the header can leave alone now.
-    pub(super) fn header_can_leave_alone(&self, slot: u32) -> bool {
-        let connection = &self.table[slot];
-        connection.header_due
-            && connection.phase == Phase::Relaying
-            && connection.upstream_write == UpstreamWrite::None
-    }
-
-    pub(super) fn send_to_client(
-        &mut self,
-        slot: u32,
-        buffer: Buffer,
-        range: Range<usize>,
-        write: ClientWrite,
-    ) {
-        let token = self.token(slot, KIND_CLIENT);
-        let connection = &mut self.table[slot];
-        debug_assert_eq!(connection.client_write, ClientWrite::None, "one send at a time");
-        let Some(client) = &connection.client else {
-            self.driver.release(buffer);
-            return;
-        };
-        connection.outbound.sending = range.clone();
-        connection.client_write = write;
-        connection.in_flight += 1;
-        self.driver.send(client, buffer, range, token);
     }
 }
 

@@ -1,0 +1,313 @@
+//! Client to upstream server: records are opened where they lie and sent on from there.
+//!
+//! ```text
+//!   client ─receive─▶ [cipher] ─open in place─▶ [plain] ─send─▶ upstream server
+//! ```
+//!
+//! One thing at a time, receive or send: a server that does not read is not received
+//! for, and holds one buffer at most.
+
+use std::ops::Range;
+
+use super::connection::{Phase, UpstreamWrite};
+use super::metrics::EndReason;
+use super::{Engine, KIND_UPSTREAM, unsent};
+use crate::driver::{BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno};
+use crate::handshake::HandshakeService;
+use crate::tls::record::{Opened, RecordError};
+use crate::upstream::proxy_protocol::{self, Header};
+
+/// The PROXY header is written into the headroom.
+const _: () = assert!(proxy_protocol::HEADER_BYTES_MAX <= BUFFER_HEADROOM_BYTES);
+
+impl<D: Driver, H: HandshakeService> Engine<D, H> {
+    /// Opens every whole record in the buffer, then sends the plaintext on.
+    pub(super) fn open_records(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        let Some(session) = connection.session.as_mut() else { return };
+        let inbound = &mut connection.inbound;
+        let Some(buffer) = inbound.buffer.take() else { return };
+        if inbound.discarding {
+            inbound.cipher = 0..0;
+            self.driver.release(buffer);
+            self.receive_from_client(slot);
+            return;
+        }
+        let bytes = self.driver.bytes_mut(&buffer);
+        let mut records = 0;
+        let failure = loop {
+            let start = inbound.cipher.start;
+            match session.opener.open(&mut bytes[inbound.cipher.clone()]) {
+                Ok(Opened::Incomplete { total_bytes }) => {
+                    inbound.record_bytes = total_bytes;
+                    break None;
+                }
+                Ok(Opened::Data { plaintext, record_bytes }) => {
+                    records += 1;
+                    inbound.cipher.start += record_bytes;
+                    let opened = start + plaintext.start..start + plaintext.end;
+                    if inbound.plain.is_empty() {
+                        inbound.plain = opened;
+                    } else {
+                        // Close the gap that header and tag left, so that one send
+                        // takes all.
+                        let length = opened.len();
+                        bytes.copy_within(opened, inbound.plain.end);
+                        inbound.plain.end += length;
+                    }
+                }
+                Ok(Opened::KeyUpdate { record_bytes, respond }) => {
+                    inbound.cipher.start += record_bytes;
+                    connection.control_due.key_update |= respond;
+                }
+                Ok(Opened::RenegotiationRefused { record_bytes }) => {
+                    inbound.cipher.start += record_bytes;
+                    connection.control_due.no_renegotiation = true;
+                }
+                Ok(Opened::Ignored { record_bytes }) => inbound.cipher.start += record_bytes,
+                Ok(Opened::CloseNotify { record_bytes: _ }) => {
+                    // What follows is to be ignored (RFC 8446 section 6.1).
+                    inbound.cipher = 0..0;
+                    inbound.ended = true;
+                    break None;
+                }
+                Err(error) => break Some(error),
+            }
+        };
+        self.metrics.records_opened.add(records);
+        self.metrics.bytes_from_clients.add(inbound.plain.len() as u64);
+        if let Some(error) = failure {
+            self.driver.release(buffer);
+            self.client_broke_protocol(slot, &error);
+            return;
+        }
+        inbound.buffer = Some(buffer);
+        self.renew_activity_timer(slot);
+        if self.table[slot].control_due.any() {
+            self.flush_client(slot);
+        }
+        self.forward(slot);
+    }
+
+    /// Sends opened plaintext on, or carries the client's end, or receives more.
+    pub(super) fn forward(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        if connection.phase == Phase::Ending {
+            return;
+        }
+        let inbound = &mut connection.inbound;
+        if inbound.plain.is_empty() {
+            if inbound.ended {
+                self.carry_client_end(slot);
+            } else {
+                self.receive_more_ciphertext(slot);
+            }
+            return;
+        }
+        if connection.phase != Phase::Relaying || connection.upstream_write != UpstreamWrite::None {
+            return;
+        }
+        let Some(buffer) = inbound.buffer.take() else { return };
+        let mut range = inbound.plain.clone();
+        if connection.header_due {
+            let mut header = [0; proxy_protocol::HEADER_BYTES_MAX];
+            let length = self.proxy_header(slot, &mut header);
+            // The plaintext lies behind the headroom, so the header fits before it.
+            range.start -= length;
+            self.driver.bytes_mut(&buffer)[range.start..][..length]
+                .copy_from_slice(&header[..length]);
+            self.table[slot].header_due = false;
+        }
+        self.send_to_upstream(slot, buffer, range, UpstreamWrite::Data);
+    }
+
+    fn send_to_upstream(
+        &mut self,
+        slot: u32,
+        buffer: Buffer,
+        range: Range<usize>,
+        write: UpstreamWrite,
+    ) {
+        let token = self.token(slot, KIND_UPSTREAM);
+        let connection = &mut self.table[slot];
+        let Some(upstream) = &connection.upstream else {
+            self.driver.release(buffer);
+            return;
+        };
+        connection.inbound.sending = range.clone();
+        connection.upstream_write = write;
+        connection.in_flight += 1;
+        self.driver.send(upstream, buffer, range, token);
+    }
+
+    /// Whether the header can leave alone now.
+    fn header_can_leave_alone(&self, slot: u32) -> bool {
+        let connection = &self.table[slot];
+        connection.header_due
+            && connection.phase == Phase::Relaying
+            && connection.upstream_write == UpstreamWrite::None
+    }
+
+    /// The header has waited long enough for plaintext to go with it.
+    pub(super) fn send_header_alone(&mut self, slot: u32) {
+        self.arm_activity_timer(slot);
+        if !self.header_can_leave_alone(slot) {
+            return;
+        }
+        let Some(buffer) = self.driver.take_buffer() else {
+            self.want_buffer(slot, |wanted| wanted.write = true);
+            return;
+        };
+        let mut header = [0; proxy_protocol::HEADER_BYTES_MAX];
+        let length = self.proxy_header(slot, &mut header);
+        self.driver.bytes_mut(&buffer)[..length].copy_from_slice(&header[..length]);
+        self.table[slot].header_due = false;
+        self.send_to_upstream(slot, buffer, 0..length, UpstreamWrite::Header);
+    }
+
+    /// Writes the PROXY header; returns its length.
+    fn proxy_header(&self, slot: u32, out: &mut [u8]) -> usize {
+        let connection = &self.table[slot];
+        let (Some(epoch), Some(session), Some(client)) =
+            (&connection.epoch, &connection.session, &connection.client)
+        else {
+            return 0;
+        };
+        let snapshot = &epoch.snapshot;
+        let pool = &snapshot.pools[snapshot.listeners[usize::from(connection.listener)].pool];
+        // A socket that was reset a moment ago has no name any more; its bytes go
+        // nowhere, so the peer's own address does as well as any.
+        let destination = self.driver.local_address(client).unwrap_or(connection.peer);
+        let header = Header { source: connection.peer, destination, session: &session.facts };
+        proxy_protocol::encode(pool.proxy_protocol, &header, out)
+            .expect("HEADER_BYTES_MAX is what the largest header takes")
+    }
+
+    pub(super) fn upstream_sent(
+        &mut self,
+        slot: u32,
+        result: Result<usize, Errno>,
+        buffer: Buffer,
+    ) {
+        let connection = &mut self.table[slot];
+        let write = std::mem::take(&mut connection.upstream_write);
+        let sending = std::mem::take(&mut connection.inbound.sending);
+        if let Some(rest) = unsent(&sending, result) {
+            connection.inbound.cut_short = true;
+            self.send_to_upstream(slot, buffer, rest, write);
+            return;
+        }
+        let cut_short = std::mem::take(&mut connection.inbound.cut_short);
+        if write == UpstreamWrite::Header {
+            self.driver.release(buffer);
+        } else {
+            connection.inbound.plain = 0..0;
+            connection.inbound.buffer = Some(buffer);
+        }
+        match result {
+            Ok(_) => {
+                self.renew_activity_timer(slot);
+                self.forward(slot);
+            }
+            Err(error) => {
+                // The server takes no more. What it still has to say goes to the client.
+                // The kernel reports a reset only once: if this send was told, the
+                // receive finds what looks like the end of the stream
+                // (tcp_recvmsg_locked in Linux). EPIPE alone means that the server had
+                // ended its stream before; but when a send was cut short, that was told
+                // the error, and the next one finds EPIPE whatever it was (io_send).
+                connection.outbound.broken = cut_short || error != Errno(libc::EPIPE);
+                self.discard_from_client(slot);
+            }
+        }
+    }
+
+    /// The upstream server takes no more: what the client sends is thrown away until it
+    /// ends or the half-closed timeout passes.
+    fn discard_from_client(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        connection.inbound.discarding = true;
+        connection.inbound.finished = true;
+        connection.inbound.plain = 0..0;
+        self.release_inbound(slot);
+        self.arm_activity_timer(slot);
+        let connection = &self.table[slot];
+        if connection.outbound.finished && connection.inbound.ended {
+            self.end(slot, EndReason::Finished);
+        } else {
+            self.receive_from_client(slot);
+        }
+    }
+
+    /// Receives behind the partial record in the buffer, or into a fresh buffer.
+    fn receive_more_ciphertext(&mut self, slot: u32) {
+        let inbound = &mut self.table[slot].inbound;
+        if inbound.cipher.is_empty() {
+            self.release_inbound(slot);
+        } else if let Some(buffer) = &inbound.buffer
+            && inbound.cipher.start + inbound.record_bytes > BUFFER_BYTES
+        {
+            // The rest of the record would not fit behind it.
+            let length = inbound.cipher.len();
+            let to = BUFFER_HEADROOM_BYTES;
+            self.driver.bytes_mut(buffer).copy_within(inbound.cipher.clone(), to);
+            inbound.cipher = to..to + length;
+        }
+        self.receive_from_client(slot);
+    }
+
+    /// The client's TCP stream ended after the handshake.
+    pub(super) fn client_ended(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        let Some(epoch) = &connection.epoch else { return };
+        if connection.inbound.discarding {
+            connection.inbound.ended = true;
+            if connection.outbound.finished {
+                self.end(slot, EndReason::Finished);
+            }
+            return;
+        }
+        self.metrics.truncations.increment();
+        let mid_record = !connection.inbound.cipher.is_empty();
+        if mid_record || epoch.snapshot.records.strict_truncation {
+            // Part of the stream is missing for certain, or must be assumed to be.
+            self.abort(slot, EndReason::ClientReset);
+            return;
+        }
+        connection.inbound.ended = true;
+        self.forward(slot);
+    }
+
+    /// All of the client's data was sent on: pass its end on too.
+    fn carry_client_end(&mut self, slot: u32) {
+        self.release_inbound(slot);
+        let connection = &mut self.table[slot];
+        if connection.phase != Phase::Relaying
+            || connection.inbound.finished
+            || connection.upstream_write != UpstreamWrite::None
+        {
+            return;
+        }
+        if connection.header_due {
+            // The server learns of the client even if it had nothing to say.
+            self.send_header_alone(slot);
+            return;
+        }
+        connection.inbound.finished = true;
+        if let Some(upstream) = &connection.upstream {
+            self.driver.shutdown_write(upstream);
+        }
+        self.arm_activity_timer(slot);
+        if self.table[slot].outbound.finished {
+            self.end(slot, EndReason::Finished);
+        }
+    }
+
+    /// The client's records are not acceptable: tell it why, cut the server off.
+    fn client_broke_protocol(&mut self, slot: u32, error: &RecordError) {
+        match error.alert() {
+            Some(alert) => self.fail_session(slot, alert, EndReason::ClientProtocol),
+            None => self.abort(slot, EndReason::ClientReset),
+        }
+    }
+}

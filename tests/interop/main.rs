@@ -1,0 +1,41 @@
+//! forebay between clients and servers that others wrote: curl, OpenSSL, GnuTLS, rustls
+//! and Chromium on one side, HAProxy and nginx on the other. What the servers log of a
+//! client must be the truth about it.
+//!
+//! | file | what must work |
+//! |---|---|
+//! | `backends` | HAProxy and nginx learn who the client is, whatever carries it |
+//! | `negotiation` | every version, suite, group and application protocol |
+//! | `resumption` | tickets, and where they must not be taken |
+//! | `certificates` | which one a client is shown |
+//! | `refusals` | the alert that a client gets which we cannot serve |
+//! | `proxy_header` | what the header says, and what it leaves with |
+//! | `browser` | a page with all that a browser does by itself |
+//! | `site` | configurations |
+//!
+//! What is about TLS runs with both providers: see [`with_each_provider`].
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod backends;
+mod browser;
+mod certificates;
+mod negotiation;
+mod proxy_header;
+mod refusals;
+mod resumption;
+mod site;
+
+/// Makes one test for each provider of each function, which takes the provider's name.
+macro_rules! with_each_provider {
+    ($($test:ident),+ $(,)?) => {
+        mod aws_lc_rs {
+            $(#[test] fn $test() { super::$test("aws-lc-rs"); })+
+        }
+        mod ring {
+            $(#[test] fn $test() { super::$test("ring"); })+
+        }
+    };
+}
+use with_each_provider;
