@@ -95,6 +95,8 @@ pub(crate) struct Clients {
     /// Clients whose patience ends, the earliest first, with the slot's generation.
     deadlines: VecDeque<(Instant, usize, u32)>,
     /// Clients nobody has answered yet.
+    // Boxed, since a hello moves into its connection and back by pointer.
+    #[allow(clippy::vec_box)]
     unused: Vec<Box<Hello>>,
     in_flight: usize,
     tally: Tally,
