@@ -211,10 +211,16 @@ fn print(key: Key, rounds: &[Round]) {
         for (times, storm) in LOADS.iter().zip(&round.storms) {
             let due = round.capacity_per_second * f64::from(*times) * seconds;
             println!(
-                "round {number}, {times} ×: {} of {due:.0} due came, {} found no room, at most {} ms late; {}",
+                "round {number}, {times} ×: echo p50 {:.0} µs, p99 {:.0} µs (quiet {:.0}, {:.0}); {} of \
+                 {due:.0} due came, {} found no room, at most {} ms late; {} completed; {}",
+                storm.p50_us,
+                storm.p99_us,
+                round.quiet.p50_us,
+                round.quiet.p99_us,
                 storm.tally.offered,
                 storm.tally.no_room,
                 storm.tally.late.as_millis(),
+                storm.tally.completed,
                 storm
                     .counts
                     .iter()
