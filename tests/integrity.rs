@@ -19,6 +19,7 @@ use support::exchange::Plan;
 use support::exchange_client::ExchangeClient;
 use support::exchange_server::ExchangeServer;
 use support::forebay::{Forebay, PATIENCE};
+use support::load::Load;
 use support::peers::{scratch, turn};
 use support::ports::free_address;
 use support::process::{descriptors, resident_bytes};
@@ -59,6 +60,21 @@ fn every_suite_moves_bulk_both_ways(provider: &str) {
     let relayed = forebay.metric("forebay_relayed_bytes_total", &["direction=\"to_clients\""]);
     assert_eq!(relayed as u64, suites * BYTES_EACH_WAY);
     assert_eq!(forebay.metric("forebay_completion_overflows_total", &[]) as u64, 0);
+}
+
+#[test]
+fn handshakes_on_the_engines_themselves_serve_the_same_bytes() {
+    let directory = tempfile::tempdir().expect("directory");
+    let certificate = self_signed(directory.path(), "ec.pem", Key::EcdsaP256, &["exchange.test"]);
+    let server = Arc::new(ExchangeServer::tcp());
+    let address = free_address();
+    let rest = "[handshake]\ninline = true\n[engine]\nengines = 2\nmax_connections = 512\n";
+    let text = configuration(address, &[&certificate], &[&server.address], "", rest);
+    let forebay = Forebay::start(directory.path(), &text);
+    assert_eq!(forebay.metric("forebay_workers", &[]) as u64, 0);
+    let load = Load::start(address, &[server], 40);
+    load.goes_on(400);
+    load.finish();
 }
 
 /// Connections that are open at once.

@@ -19,13 +19,20 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn check(arguments: &Arguments) -> ExitStatus {
-    let (settings, mut findings) = config::load(&arguments.config);
-    if let Some(settings) = &settings {
-        let bound = prepare::addresses(settings);
-        let mut preparer = Preparer::new(CertificateSource::Files);
-        findings.extend(preparer.prepare(settings, &bound, 1).1);
-        if let Err(error) = place(settings) {
-            findings.push(settings.error(&config::Place::default(), error.to_string()));
+    let (settings, mut findings) = config::load_in_part(&arguments.config);
+    let mut preparer = Preparer::new(CertificateSource::Files);
+    match &settings {
+        None => {}
+        // What depends on several keys would be misjudged; a file stands for itself.
+        Some(settings) if findings.iter().any(Finding::is_error) => {
+            findings.extend(preparer.check_certificates(settings));
+        }
+        Some(settings) => {
+            let bound = prepare::addresses(settings);
+            findings.extend(preparer.prepare(settings, &bound, 1).1);
+            if let Err(error) = place(settings) {
+                findings.push(settings.error(&config::Place::default(), error.to_string()));
+            }
         }
     }
     print(&findings);

@@ -21,7 +21,7 @@ pub struct HandshakeSettings {
     /// and start no workers. For hosts with one CPU, and for comparison: a handshake then
     /// delays whatever its engine relays.
     pub inline: bool,
-    /// `credits = 1 to 65536`, default `256`: handshakes in progress on each engine. At
+    /// `credits = 1 to 65536`, default `1024`: handshakes in progress on each engine. At
     /// the limit the engine stops accepting until one ends, so that further clients wait
     /// in the kernel. Each holds the buffers of its handshake, taken at start.
     pub credits: usize,
@@ -71,7 +71,7 @@ impl Default for HandshakeSettings {
             workers: None,
             cpus: Vec::new(),
             inline: false,
-            credits: 256,
+            credits: 1_024,
             queue: QueueSettings::default(),
             patience: Duration::from_millis(100),
         }

@@ -16,8 +16,7 @@ use super::{suggest, values};
 /// `[[listener]]`, at least one and at most [`ListenerSettings::COUNT_MAX`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerSettings {
-    /// `name = "text"`, default the first address as written: what logs and metrics call
-    /// it. No two listeners share one.
+    /// `name = "text"`, default the first address as written: what the log calls it. No two listeners share one.
     pub name: String,
     /// `address = "IP:port" | [several]`, required: where clients connect. `"[::]:443"`
     /// and `":443"` take IPv6 and IPv4, `"0.0.0.0:443"` IPv4 only.

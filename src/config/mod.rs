@@ -97,10 +97,23 @@ pub const FILE_BYTES_MAX: u64 = 4 << 20;
 /// an error. Files that the settings name are not opened: whoever loads them reports
 /// them by [`Settings::error`].
 pub fn load(path: &Path) -> (Option<Settings>, Vec<Finding>) {
+    if_usable(load_in_part(path))
+}
+
+/// Like [`load`], but what could be read of the settings is there in spite of errors,
+/// with defaults for the rest. Only good for finding more errors.
+pub fn load_in_part(path: &Path) -> (Option<Settings>, Vec<Finding>) {
     match read(path) {
-        Ok(text) => parse(&text, path),
+        Ok(text) => parse_in_part(&text, path),
         Err(finding) => (None, vec![*finding]),
     }
+}
+
+fn if_usable(
+    (settings, findings): (Option<Settings>, Vec<Finding>),
+) -> (Option<Settings>, Vec<Finding>) {
+    let failed = findings.iter().any(Finding::is_error);
+    (settings.filter(|_| !failed), findings)
 }
 
 fn read(path: &Path) -> Result<String, Box<Finding>> {
@@ -127,14 +140,16 @@ fn read(path: &Path) -> Result<String, Box<Finding>> {
 /// to the directory of `path`. `Settings` are there exactly if no finding is an error.
 /// Findings are in the order of the text.
 pub fn parse(text: &str, path: &Path) -> (Option<Settings>, Vec<Finding>) {
+    if_usable(parse_in_part(text, path))
+}
+
+fn parse_in_part(text: &str, path: &Path) -> (Option<Settings>, Vec<Finding>) {
     let mut report = Report::new(text, path);
     let (document, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         let settings = read_document(&mut report, document.get_ref(), path);
         check::check(&mut report, &settings);
-        let findings = report.into_findings();
-        let failed = findings.iter().any(Finding::is_error);
-        return ((!failed).then_some(settings), findings);
+        return (Some(settings), report.into_findings());
     }
     // Where the syntax is broken the rest would be guesswork: only that is reported.
     for error in errors {

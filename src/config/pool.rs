@@ -130,7 +130,7 @@ fn read_backends(
     Some(backends)
 }
 
-/// A name of a pool or listener: it becomes a metric label and part of log lines.
+/// A name of a pool or listener: it becomes part of log lines.
 pub(super) fn name(report: &mut Report<'_>, item: &Item<'_>) -> Option<String> {
     const CHARACTERS_MAX: usize = 64;
     let name = item.text(report)?;

@@ -138,6 +138,16 @@ impl Preparer {
         (Some(reloaded), findings)
     }
 
+    /// What is wrong with the certificates that `settings` name. The settings may have
+    /// errors.
+    pub fn check_certificates(&self, settings: &Settings) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for listener in &settings.listeners {
+            self.certificates(settings, listener, &mut findings);
+        }
+        findings
+    }
+
     /// The listener's certificates, the default one first.
     fn certificates(
         &self,

@@ -13,7 +13,7 @@ use super::metrics::EndReason;
 use super::{Engine, KIND_LISTENER};
 use crate::clock::Moment;
 use crate::driver::{Driver, Errno, Readiness, Socket, Token};
-use crate::handshake::HandshakeService;
+use crate::handshake::{FailureReason, HandshakeService};
 
 /// After an accept failed for want of descriptors or memory, try again this much later.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -21,6 +21,14 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// A draining listener is closed when no connection came for this long: what waits in
 /// the kernel's queue is served first.
 const DRAIN_QUIET: Duration = Duration::from_millis(50);
+
+/// With every credit taken, a client that has been silent in the middle of its handshake
+/// for this long gives its credit up: or a few silent clients could keep all others out
+/// for as long as the handshake timeout.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+
+/// Handshakes looked at, and at most ended, in one turn for their silence.
+const SILENT_LOOKED_AT_MAX: usize = 64;
 
 /// The listening sockets' state.
 #[derive(Debug)]
@@ -76,6 +84,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Gives free credits to parked connections, then arms accepts as far as credits,
     /// slots and drain allow.
     pub(super) fn admit(&mut self) {
+        if self.credits.is_empty() {
+            self.reclaim_silent_credits();
+        }
         while !self.credits.is_empty()
             && let Some(slot) = self.next_parked()
         {
@@ -105,6 +116,32 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 room -= 1;
             }
         }
+    }
+
+    /// Ends the handshakes whose clients have been silent for longest.
+    fn reclaim_silent_credits(&mut self) {
+        let mut next = self.timers.list(TimerClass::Handshake).first();
+        for _ in 0..SILENT_LOOKED_AT_MAX {
+            let Some(slot) = next else { break };
+            next = self.timers.list(TimerClass::Handshake).after(&self.table, slot);
+            let connection = &self.table[slot];
+            if self.now.since(connection.timer_armed) < SILENCE_MAX {
+                break;
+            }
+            // A credit that a worker has is in use.
+            if connection.awaits_client() {
+                self.handshake_failed(slot, FailureReason::Silent, String::new());
+            }
+        }
+    }
+
+    /// When silent handshakes are next to be looked for; only while no credit is free.
+    pub(super) fn silence_deadline(&self) -> Option<Moment> {
+        let oldest = self.timers.list(TimerClass::Handshake).first();
+        let slot = oldest.filter(|_| self.credits.is_empty())?;
+        let deadline = self.table[slot].timer_armed.after(SILENCE_MAX);
+        // What a worker has had for longer is looked at again after a while.
+        Some(if deadline <= self.now { self.now.after(ACCEPT_RETRY) } else { deadline })
     }
 
     /// Who gets the next credit: the oldest, or the newest once the oldest has waited

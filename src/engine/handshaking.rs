@@ -351,7 +351,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }));
     }
 
-    fn handshake_failed(&mut self, slot: u32, reason: FailureReason, detail: String) {
+    pub(super) fn handshake_failed(&mut self, slot: u32, reason: FailureReason, detail: String) {
         self.report_failure(slot, reason, None, detail);
         self.end(slot, EndReason::HandshakeFailed);
     }

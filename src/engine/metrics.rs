@@ -109,7 +109,8 @@ pub struct EngineMetrics {
     pub upstream_connections: Gauge,
     /// Pool buffers in use now.
     pub buffers_in_use: Gauge,
-    /// Times a receive found the pool empty.
+    /// Times a connection had to wait for a buffer: the pool was empty, or a burst of
+    /// receives found the kernel's short ring of them empty.
     pub buffers_exhausted: Counter,
     /// Completion-queue overflows: an alarm, the queue is sized so that this is 0.
     pub completion_overflows: Counter,

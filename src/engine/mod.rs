@@ -408,11 +408,15 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }
         // Who waits for a buffer may have to be given another's.
         let reclaim = self.buffer_waiters.first().map(|_| self.now.after(RECLAIM_AFTER));
-        let next =
-            [self.timers.next_deadline(&self.table), self.listeners.next_deadline(), reclaim]
-                .into_iter()
-                .flatten()
-                .min();
+        let next = [
+            self.timers.next_deadline(&self.table),
+            self.listeners.next_deadline(),
+            self.silence_deadline(),
+            reclaim,
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         match next {
             None => Wait::Forever,
             Some(deadline) if deadline <= self.now => Wait::Never,

@@ -55,13 +55,15 @@ pub enum FailureReason {
     ClientHelloTimeout,
     /// The handshake was not done in time.
     Timeout,
+    /// The client was silent in mid-handshake while every credit was taken.
+    Silent,
     /// Something on our side: never the client's fault.
     Internal,
 }
 
 impl FailureReason {
     /// Every reason, in `repr` order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NotTls,
         Self::PlainHttp,
         Self::ClientHelloMalformed,
@@ -78,6 +80,7 @@ impl FailureReason {
         Self::ClientGone,
         Self::ClientHelloTimeout,
         Self::Timeout,
+        Self::Silent,
         Self::Internal,
     ];
 
@@ -100,6 +103,7 @@ impl FailureReason {
             Self::ClientGone => "client_gone",
             Self::ClientHelloTimeout => "client_hello_timeout",
             Self::Timeout => "timeout",
+            Self::Silent => "silent",
             Self::Internal => "internal",
         }
     }

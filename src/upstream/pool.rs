@@ -24,7 +24,7 @@ use super::ProxyProtocol;
 /// Servers that are interchangeable. Immutable: a reload makes a new one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// The name that listeners refer to and metrics show.
+    /// The name that listeners refer to and the log shows.
     pub name: Arc<str>,
     /// The servers, at least one and at most [`Pool::BACKENDS_MAX`], no endpoint twice.
     pub backends: Vec<Backend>,
@@ -45,7 +45,7 @@ impl Pool {
 pub struct Backend {
     /// Where it listens.
     pub endpoint: Endpoint,
-    /// What logs and metrics call it.
+    /// What people call it.
     pub name: String,
 }
 

@@ -67,6 +67,26 @@ fn a_thousand_halves_of_a_client_hello_keep_nobody_from_being_served() {
 }
 
 #[test]
+fn clients_that_fall_silent_in_mid_handshake_do_not_keep_the_credits_from_others() {
+    let mut stage = Stage::set("[handshake]\ncredits = 8\n[timeouts]\nhandshake = \"10m\"");
+    let hello = client_hello();
+    let silent: Vec<TcpStream> = (0..24)
+        .map(|_| {
+            let mut stream = stage.connect();
+            stream.write_all(&hello).expect("sent");
+            stream
+        })
+        .collect();
+    // Whoever comes now would wait for ten minutes if nobody made room.
+    stage.serves();
+    assert!(stage.failures("silent") > 0.0);
+    drop(silent);
+    stage.forebay.wait_until("the silent are gone", |forebay| {
+        forebay.metric("forebay_handshakes_in_progress", &[]) == 0.0
+    });
+}
+
+#[test]
 fn a_crowd_that_takes_every_buffer_holds_them_no_longer_than_a_client_hello_may_take() {
     // A quarter of what the crowd asks for.
     let mut stage = Stage::set_with("", "buffers = 256", "[timeouts]\nclient_hello = \"1s\"");

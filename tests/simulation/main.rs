@@ -20,6 +20,9 @@ mod delayed_service;
 mod run;
 mod setting;
 mod tls;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../support/tls_client.rs"]
+mod tls_client;
 mod verdict;
 
 use std::panic::{self, AssertUnwindSafe};

@@ -6,13 +6,13 @@ use forebay::tls::certificates::{CertificateName, KeyType, LoadedCertificate};
 use forebay::tls::policy::{Policy, PolicySettings};
 use forebay::tls::{CryptoLibrary, tickets};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SerialNumber};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
+use rustls::crypto::{aws_lc_rs, ring};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, SupportedProtocolVersion};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::client::SERVER_NAME;
+use crate::tls_client;
 
 pub(crate) struct ClientConfigs {
     pub(crate) both: Arc<ClientConfig>,
@@ -26,15 +26,9 @@ pub(crate) fn client_configs(library: CryptoLibrary) -> ClientConfigs {
         CryptoLibrary::AwsLc => aws_lc_rs::default_provider(),
         CryptoLibrary::Ring => ring::default_provider(),
     });
-    let config = |versions| {
+    let config = |versions: &[&'static SupportedProtocolVersion]| {
         let provider = Arc::clone(&provider);
-        let verifier = Arc::new(TrustAnybody(Arc::clone(&provider)));
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
+        let mut config = tls_client::config_of(provider, versions);
         config.enable_early_data = false;
         Arc::new(config)
     };
@@ -73,45 +67,4 @@ fn make_policy(library: CryptoLibrary) -> Arc<Policy> {
     };
     let tickets = tickets::per_process(library).unwrap();
     Arc::new(Policy::new(PolicySettings::new(library, vec![loaded], tickets)).unwrap())
-}
-
-/// Trusts any certificate, but checks the handshake's signatures.
-#[derive(Debug)]
-struct TrustAnybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for TrustAnybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use forebay::driver::simulator::{ConnectionId, Fault, World};
 use forebay::engine::metrics::{EndReason, EngineMetrics};
+use forebay::handshake::FailureReason;
 
 use crate::conversation::{ClientEnd, Conversation, Ending, Offer, Registry, Shared};
 use crate::setting::Setting;
@@ -74,7 +75,7 @@ pub(crate) fn check(
         ];
         let ended_by_us = count(metrics, &timeouts[..if setting.is_patient() { 4 } else { 3 }]);
         assert!(
-            ended_by_us <= disturbed,
+            ended_by_us <= disturbed + silent(metrics),
             "{disturbed} conversations were disturbed, but:{}\n{conversations:#?}",
             ended(metrics)
         );
@@ -192,7 +193,13 @@ fn excuses(setting: &Setting, metrics: &EngineMetrics, conversations: usize) -> 
     reasons.dedup();
     // Who came when the door was closed already, or was accepted while it closed.
     let taken = usize::try_from(metrics.accepted.value()).expect("few");
-    count(metrics, &reasons) + conversations.saturating_sub(taken)
+    count(metrics, &reasons) + silent(metrics) + conversations.saturating_sub(taken)
+}
+
+/// Who was silent in mid-handshake while others wanted the credit.
+fn silent(metrics: &EngineMetrics) -> usize {
+    let count = metrics.failures[FailureReason::Silent as usize].value();
+    usize::try_from(count).expect("few")
 }
 
 fn count(metrics: &EngineMetrics, reasons: &[EndReason]) -> usize {

@@ -74,14 +74,6 @@ impl ExchangeClient {
         self.tls.is_handshaking()
     }
 
-    pub fn tls(&self) -> &ClientConnection {
-        &self.tls
-    }
-
-    pub fn received_bytes(&self) -> u64 {
-        self.receiving.bytes
-    }
-
     /// What was seen, once it is over.
     pub fn outcome(&self) -> Option<Outcome> {
         let end = self.outcome.as_ref()?;

@@ -28,7 +28,7 @@ pub struct Scene {
     /// What they connect to.
     pub backend: Backend,
     _echo: EchoBackend,
-    directory: TempDir,
+    _directory: TempDir,
 }
 
 impl Scene {
@@ -74,7 +74,7 @@ impl Scene {
         );
         let forebay = Forebay::start(directory.path(), &text);
         let bystander = Bystander::start(bystanders);
-        Self { forebay, address, backend, bystander, _echo: echo, directory }
+        Self { forebay, address, backend, bystander, _echo: echo, _directory: directory }
     }
 
     /// A connection that stands: the client, and the server's end of it.
@@ -118,11 +118,6 @@ impl Scene {
     /// The bystander exchanges still.
     pub fn bystander_goes_on(&self) {
         self.bystander.goes_on();
-    }
-
-    /// Where the files are.
-    pub fn directory(&self) -> &std::path::Path {
-        self.directory.path()
     }
 }
 

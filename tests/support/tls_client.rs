@@ -9,7 +9,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned,
-    SupportedCipherSuite,
+    SupportedCipherSuite, SupportedProtocolVersion,
 };
 
 /// A blocking TLS stream.
@@ -36,9 +36,17 @@ pub fn config_with(provider: CryptoProvider) -> ClientConfig {
         .copied()
         .filter(|version| provider.cipher_suites.iter().any(|suite| suite.version() == *version))
         .collect();
+    config_of(provider, &versions)
+}
+
+/// A client configuration on `provider` with just those versions.
+pub fn config_of(
+    provider: Arc<CryptoProvider>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ClientConfig {
     let verifier = Arc::new(TrustEverybody(Arc::clone(&provider)));
     ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&versions)
+        .with_protocol_versions(versions)
         .expect("suites and versions fit")
         .dangerous()
         .with_custom_certificate_verifier(verifier)

@@ -52,7 +52,7 @@ pub(super) const ENGINE_COUNTERS: &[Family<EngineMetrics, Counter>] = &[
     ("upstream_failed", "Upstream connection attempts that failed", |engine| {
         &engine.upstream_failed
     }),
-    ("buffers_exhausted", "Times a receive found the buffer pool empty", |engine| {
+    ("buffers_exhausted", "Times a connection had to wait for a buffer", |engine| {
         &engine.buffers_exhausted
     }),
     ("completion_overflows", "Completion queue overflows: an alarm, expected to be 0", |engine| {

@@ -7,6 +7,9 @@ use std::time::Duration;
 use super::*;
 use crate::metrics::{Counter, Gauge};
 
+/// Printed only if there is a log.
+const LOG_LINES_DROPPED: &str = "forebay_log_lines_dropped_total";
+
 /// What the reader makes of a page: samples by name and labels.
 struct Read {
     types: BTreeMap<String, String>,
@@ -444,6 +447,40 @@ fn a_page_of_64_busy_engines_stays_below_two_megabytes() {
     let page = fixture.page.print(Format::OpenMetrics);
     assert!(page.len() < 2_000_000, "{}", page.len());
     read(&page);
+}
+
+#[test]
+fn the_manual_and_the_alerts_name_what_is_on_the_page_and_the_manual_all_of_it() {
+    const MANUAL: &str = include_str!("../../../docs/OPERATING.md");
+    const ALERTS: &str = include_str!("../../../docs/examples/prometheus-alerts.yml");
+    fn names(text: &str) -> BTreeSet<&str> {
+        let words = text.split(|one: char| !one.is_ascii_alphanumeric() && one != '_');
+        let names =
+            words.filter(|word| ["forebay_", "process_"].iter().any(|of| word.starts_with(of)));
+        names.map(|name| name.strip_suffix("_bucket").unwrap_or(name)).collect()
+    }
+    let page = fixture(1, 1).page.print(Format::PrometheusText);
+    let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let families: BTreeSet<&str> = families.filter_map(|line| line.split(' ').next()).collect();
+    // The page of a process has one more than the fixture's, which has no log.
+    let on_the_page = |name: &&str| families.contains(name) || *name == LOG_LINES_DROPPED;
+    for (text, what) in [(MANUAL, "the manual"), (ALERTS, "the alerts")] {
+        let unknown: Vec<_> = names(text).into_iter().filter(|name| !on_the_page(name)).collect();
+        assert!(unknown.is_empty(), "{what}: {unknown:?}");
+    }
+    let silent: Vec<_> = families.difference(&names(MANUAL)).copied().collect();
+    assert!(silent.is_empty(), "the manual says nothing of {silent:?}");
+}
+
+#[test]
+fn the_manual_names_every_reason_and_class() {
+    const MANUAL: &str = include_str!("../../../docs/OPERATING.md");
+    let ends = EndReason::ALL.iter().map(|reason| reason.label());
+    let failures = FailureReason::ALL.iter().map(|reason| reason.label());
+    let classes = CostClass::ALL.iter().map(|class| class.label());
+    for label in ends.chain(failures).chain(classes) {
+        assert!(MANUAL.contains(&format!("`{label}`")), "{label}");
+    }
 }
 
 /// Gives each cell a value of its own, to be found again on the page.
