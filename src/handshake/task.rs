@@ -99,8 +99,8 @@ impl Task {
             config: None,
             server_name: None,
             state: None,
-            input: Vec::with_capacity(Self::INPUT_BYTES_KEPT),
-            output: Vec::with_capacity(Self::OUTPUT_BYTES_KEPT),
+            input: touched(Self::INPUT_BYTES_KEPT),
+            output: touched(Self::OUTPUT_BYTES_KEPT),
             outcome: StepOutcome::Pending,
             queue_wait: Duration::ZERO,
             work: Duration::ZERO,
@@ -137,6 +137,16 @@ impl Task {
     pub fn input_room_bytes(&self) -> usize {
         Self::INPUT_BYTES_MAX.saturating_sub(self.input.len())
     }
+}
+
+/// An empty buffer whose memory is really there, not only promised: a start takes what
+/// it says it takes.
+fn touched(capacity_bytes: usize) -> Vec<u8> {
+    let mut buffer = Vec::with_capacity(capacity_bytes);
+    // Not zero, which the allocator could give without touching it.
+    buffer.resize(capacity_bytes, 1);
+    buffer.clear();
+    buffer
 }
 
 impl fmt::Debug for Task {
