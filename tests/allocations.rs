@@ -186,6 +186,7 @@ fn run_engine(
     };
     let settings = RingSettings {
         buffers: 64,
+        large_buffers: 4,
         connections_max: 32,
         listeners: vec![listener.into()],
         doorbell,

@@ -111,6 +111,7 @@ fn every_key_reaches_its_setting() {
         cpus = [0, "2-3"]
         max_connections = 1_000
         buffers = 64
+        large_buffers = 8
         backlog = 100
         [handshake]
         workers = 1
@@ -170,6 +171,7 @@ fn every_key_reaches_its_setting() {
             cpus: vec![0, 2, 3],
             max_connections: 1_000,
             buffers: Some(64),
+            large_buffers: 8,
             backlog: 100
         }
     );

@@ -45,7 +45,7 @@ use crate::handshake::workers::{EngineLink, WakeEngine, Workers, WorkersSettings
 
 /// Whatever the configuration lets through, a driver can number.
 const _: () = {
-    assert!(EngineSettings::BUFFERS_MAX <= BUFFERS_MAX);
+    assert!(EngineSettings::BUFFERS_MAX + EngineSettings::LARGE_BUFFERS_MAX <= BUFFERS_MAX);
     assert!(EngineSettings::CONNECTIONS_MAX <= Token::SLOT_LIMIT as usize);
 };
 
@@ -432,6 +432,7 @@ impl Plan<'_> {
         let Beginning { sockets, doorbell, commands, metrics, events } = way;
         let ring_settings = RingSettings {
             buffers: self.buffers(),
+            large_buffers: self.settings.engine.large_buffers,
             connections_max: self.limit.per_engine,
             listeners: sockets,
             doorbell,

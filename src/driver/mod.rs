@@ -42,6 +42,14 @@ pub const BUFFER_HEADROOM_BYTES: usize = 704;
 /// The most bytes that a receive can place behind the headroom.
 pub const RECEIVE_BYTES_MAX: usize = BUFFER_BYTES - BUFFER_HEADROOM_BYTES;
 
+/// Bytes of plaintext that one receive into a large buffer may bring: four largest
+/// records.
+pub const LARGE_RECEIVE_BYTES: usize = 64 * 1024;
+
+/// Bytes of one large buffer: headroom, four largest records, and room to split them into
+/// records of one TCP segment each. A whole number of pages.
+pub const LARGE_BUFFER_BYTES: usize = 68 * 1024;
+
 /// A stream socket. Not `Clone`: whoever holds it closes it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Socket(pub(in crate::driver) i32);
@@ -213,17 +221,24 @@ pub trait Driver {
     /// Takes a buffer from the pool; `None` when it is empty.
     fn take_buffer(&mut self) -> Option<Buffer>;
 
+    /// Takes a large buffer, for a stream that fills small ones; `None` when all are in
+    /// use. There are few of them: who gets none goes on with small ones.
+    fn take_large_buffer(&mut self) -> Option<Buffer>;
+
     /// Gives a buffer back to the pool.
     fn release(&mut self, buffer: Buffer);
 
-    /// Buffers now free in the pool.
+    /// Buffers now free in the pool, not counting large ones.
     fn buffers_free(&self) -> usize;
 
-    /// All [`BUFFER_BYTES`] bytes of an owned buffer.
+    /// All bytes of an owned buffer: [`BUFFER_BYTES`], or [`LARGE_BUFFER_BYTES`].
     fn bytes(&self, buffer: &Buffer) -> &[u8];
 
-    /// All [`BUFFER_BYTES`] bytes of an owned buffer.
+    /// All bytes of an owned buffer: [`BUFFER_BYTES`], or [`LARGE_BUFFER_BYTES`].
     fn bytes_mut(&mut self, buffer: &Buffer) -> &mut [u8];
+
+    /// Copies `range` of one owned buffer to `start` in another.
+    fn copy_between(&mut self, from: &Buffer, range: Range<usize>, to: &Buffer, start: usize);
 
     /// The engine is about to look for work one last time before it sleeps: from now
     /// on whoever hands it work must wake it. [`Driver::turn`] ends that.

@@ -6,9 +6,16 @@ use super::connection::{ClientWrite, Phase};
 use super::metrics::EndReason;
 use super::{Engine, KIND_CLIENT, unsent};
 use crate::driver::{
-    BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno, RECEIVE_BYTES_MAX, Readiness,
+    BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno, LARGE_BUFFER_BYTES,
+    RECEIVE_BYTES_MAX, Readiness,
 };
 use crate::handshake::{HandshakeService, Task};
+use crate::tls::record::{HEADER_BYTES, PLAINTEXT_BYTES_MAX, TRAILER_BYTES_MAX};
+
+/// Where a receive into a large buffer ends: behind four largest records, as most senders
+/// of bulk make them, so that no part of a fifth one has to be moved.
+const LARGE_RECEIVE_END: usize =
+    BUFFER_HEADROOM_BYTES + 4 * (PLAINTEXT_BYTES_MAX + HEADER_BYTES + TRAILER_BYTES_MAX);
 
 impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Arms the receive from the client, whatever the phase wants to have next.
@@ -28,7 +35,11 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         match connection.inbound.buffer.take() {
             // Bytes of an incomplete ClientHello or record: go on behind them.
             Some(buffer) => {
-                let free = connection.inbound.cipher.end..BUFFER_BYTES;
+                let end = match self.driver.bytes(&buffer).len() {
+                    LARGE_BUFFER_BYTES => LARGE_RECEIVE_END,
+                    _ => BUFFER_BYTES,
+                };
+                let free = connection.inbound.cipher.end..end;
                 self.driver.receive_into(client, buffer, free, readiness, token);
             }
             None => {
@@ -69,6 +80,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             }
             Ok(count) => {
                 self.keep_client_buffer(slot, buffer, count);
+                let inbound = &mut self.table[slot].inbound;
+                inbound.bulk = more && inbound.cipher.end >= BUFFER_BYTES;
                 match phase {
                     Phase::ClientHello => self.scan_client_hello(slot),
                     Phase::Parked => {}

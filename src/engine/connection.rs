@@ -118,6 +118,8 @@ pub(super) struct Inbound {
     pub discarding: bool,
     /// Whether the socket is likely to have data now.
     pub readiness: Option<Readiness>,
+    /// The last receive filled its buffer and there was more: a large one would be used.
+    pub bulk: bool,
 }
 
 /// Upstream server to client: plaintext in, sealed in place, ciphertext out.
@@ -129,6 +131,8 @@ pub(super) struct Outbound {
     pub buffer: Option<Buffer>,
     /// Its bytes.
     pub plain: Range<usize>,
+    /// The last receive filled its buffer and there was more: a large one would be used.
+    pub bulk: bool,
     /// The upstream server has ended its stream.
     pub ended: bool,
     /// A send to the upstream server failed: what looks like the end of its stream is not

@@ -12,7 +12,9 @@ use std::ops::Range;
 use super::connection::{Phase, UpstreamWrite};
 use super::metrics::EndReason;
 use super::{Engine, KIND_UPSTREAM, unsent};
-use crate::driver::{BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno};
+use crate::driver::{
+    BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno, LARGE_BUFFER_BYTES, Readiness,
+};
 use crate::handshake::HandshakeService;
 use crate::tls::record::{Opened, RecordError};
 use crate::upstream::proxy_protocol::{self, Header};
@@ -242,18 +244,52 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Receives behind the partial record in the buffer, or into a fresh buffer.
     fn receive_more_ciphertext(&mut self, slot: u32) {
         let inbound = &mut self.table[slot].inbound;
+        // Only when bytes are known to be there: nobody waits with a large buffer.
+        let bulk = inbound.bulk && inbound.readiness == Some(Readiness::Likely);
         if inbound.cipher.is_empty() {
             self.release_inbound(slot);
-        } else if let Some(buffer) = &inbound.buffer
-            && inbound.cipher.start + inbound.record_bytes > BUFFER_BYTES
-        {
-            // The rest of the record would not fit behind it.
-            let length = inbound.cipher.len();
-            let to = BUFFER_HEADROOM_BYTES;
-            self.driver.bytes_mut(buffer).copy_within(inbound.cipher.clone(), to);
-            inbound.cipher = to..to + length;
+            if bulk && let Some(large) = self.driver.take_large_buffer() {
+                let inbound = &mut self.table[slot].inbound;
+                inbound.cipher = BUFFER_HEADROOM_BYTES..BUFFER_HEADROOM_BYTES;
+                inbound.buffer = Some(large);
+            }
+        } else if let Some(buffer) = inbound.buffer.take() {
+            let large = self.driver.bytes(&buffer).len() == LARGE_BUFFER_BYTES;
+            let other = match (large, bulk) {
+                (false, true) => self.driver.take_large_buffer(),
+                (true, false) => self.driver.take_buffer(),
+                _ => None,
+            };
+            self.move_partial_record(slot, buffer, other);
         }
         self.receive_from_client(slot);
+    }
+
+    /// Moves part of a record to the front of another buffer, or of its own if the rest
+    /// would not fit behind it.
+    fn move_partial_record(&mut self, slot: u32, buffer: Buffer, other: Option<Buffer>) {
+        let inbound = &mut self.table[slot].inbound;
+        let from = inbound.cipher.clone();
+        let to = BUFFER_HEADROOM_BYTES..BUFFER_HEADROOM_BYTES + from.len();
+        let buffer = match other {
+            Some(other) => {
+                self.driver.copy_between(&buffer, from, &other, to.start);
+                self.driver.release(buffer);
+                inbound.cipher = to;
+                other
+            }
+            None => {
+                let bytes = self.driver.bytes_mut(&buffer);
+                if bytes.len() == LARGE_BUFFER_BYTES
+                    || from.start + inbound.record_bytes > BUFFER_BYTES
+                {
+                    bytes.copy_within(from, to.start);
+                    inbound.cipher = to;
+                }
+                buffer
+            }
+        };
+        inbound.buffer = Some(buffer);
     }
 
     /// The client's TCP stream ended after the handshake.

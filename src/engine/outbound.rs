@@ -11,7 +11,10 @@
 use super::connection::{ClientWrite, ControlDue, Phase};
 use super::metrics::EndReason;
 use super::{Engine, KIND_UPSTREAM};
-use crate::driver::{BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno, Readiness};
+use crate::driver::{
+    BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno, LARGE_BUFFER_BYTES,
+    LARGE_RECEIVE_BYTES, Readiness,
+};
 use crate::handshake::HandshakeService;
 use crate::tls::record::{
     AlertDescription, HEADER_BYTES_MAX, PLAINTEXT_BYTES_MAX, SEGMENT_PLAINTEXT_BYTES,
@@ -20,10 +23,15 @@ use crate::tls::record::{
 
 /// A full receive from upstream can be split into the smallest records in its buffer.
 const _: () = {
-    let records = PLAINTEXT_BYTES_MAX.div_ceil(SEGMENT_PLAINTEXT_BYTES);
-    let grown = PLAINTEXT_BYTES_MAX + records * (HEADER_BYTES_MAX + TRAILER_BYTES_MAX);
-    assert!(BUFFER_HEADROOM_BYTES - HEADER_BYTES_MAX + grown <= BUFFER_BYTES);
+    assert!(room_for_smallest_records(PLAINTEXT_BYTES_MAX) <= BUFFER_BYTES);
+    assert!(room_for_smallest_records(LARGE_RECEIVE_BYTES) <= LARGE_BUFFER_BYTES);
 };
+
+const fn room_for_smallest_records(plain_bytes: usize) -> usize {
+    let records = plain_bytes.div_ceil(SEGMENT_PLAINTEXT_BYTES);
+    let grown = plain_bytes + records * (HEADER_BYTES_MAX + TRAILER_BYTES_MAX);
+    BUFFER_HEADROOM_BYTES - HEADER_BYTES_MAX + grown
+}
 
 impl<D: Driver, H: HandshakeService> Engine<D, H> {
     pub(super) fn receive_from_upstream(&mut self, slot: u32) {
@@ -37,7 +45,16 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let readiness = outbound.readiness.take().unwrap_or(Readiness::Unlikely);
         outbound.receiving = true;
         connection.in_flight += 1;
-        self.driver.receive(upstream, PLAINTEXT_BYTES_MAX, readiness, token);
+        // Only when bytes are known to be there: nobody waits with a large buffer.
+        if outbound.bulk
+            && readiness == Readiness::Likely
+            && let Some(buffer) = self.driver.take_large_buffer()
+        {
+            let range = BUFFER_HEADROOM_BYTES..BUFFER_HEADROOM_BYTES + LARGE_RECEIVE_BYTES;
+            self.driver.receive_into(upstream, buffer, range, readiness, token);
+        } else {
+            self.driver.receive(upstream, PLAINTEXT_BYTES_MAX, readiness, token);
+        }
     }
 
     pub(super) fn upstream_received(
@@ -51,6 +68,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         outbound.readiness = more.then_some(Readiness::Likely);
         match (result, buffer) {
             (Ok(count @ 1..), Some(buffer)) => {
+                outbound.bulk = more && count >= PLAINTEXT_BYTES_MAX;
                 outbound.plain = BUFFER_HEADROOM_BYTES..BUFFER_HEADROOM_BYTES + count;
                 outbound.buffer = Some(buffer);
                 self.metrics.bytes_to_clients.add(count as u64);

@@ -54,6 +54,7 @@ fn start(backend: Endpoint, proxy_protocol: ProxyProtocol) -> Running {
             let library = CryptoLibrary::AwsLc;
             let driver = RingDriver::new(RingSettings {
                 buffers: 64,
+                large_buffers: 4,
                 connections_max: 32,
                 listeners: vec![listener.into()],
                 doorbell,

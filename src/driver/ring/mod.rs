@@ -34,8 +34,8 @@ pub use doorbell::Doorbell;
 pub use setup::{Capabilities, SetupError};
 
 use super::{
-    BUFFER_BYTES, Buffer, Completion, Driver, Errno, Outcome, RECEIVE_BYTES_MAX, Readiness, Socket,
-    Token, Wait,
+    BUFFER_BYTES, Buffer, Completion, Driver, Errno, LARGE_BUFFER_BYTES, Outcome,
+    RECEIVE_BYTES_MAX, Readiness, Socket, Token, Wait,
 };
 use crate::clock::Moment;
 use crate::endpoint::Endpoint;
@@ -67,6 +67,8 @@ pub const BUFFERS_MAX: usize = BUFFER_NONE as usize;
 pub struct RingSettings {
     /// Buffers in the pool.
     pub buffers: usize,
+    /// Large buffers beside them.
+    pub large_buffers: usize,
     /// Connections that the engine may hold: two sockets each, and so the bound on
     /// operations in flight.
     pub connections_max: usize,
@@ -79,7 +81,9 @@ pub struct RingSettings {
 impl RingSettings {
     /// Bytes that the driver takes at start for these settings.
     pub fn memory_bytes(&self) -> usize {
-        self.buffers * BUFFER_BYTES + completion_entries(self.connections_max) as usize * 16
+        self.buffers * BUFFER_BYTES
+            + self.large_buffers * LARGE_BUFFER_BYTES
+            + completion_entries(self.connections_max) as usize * 16
     }
 }
 
@@ -129,13 +133,18 @@ impl RingDriver {
     /// # Errors
     /// [`SetupError`], which says what to change.
     pub fn new(settings: RingSettings) -> Result<Self, SetupError> {
-        assert!(settings.buffers <= BUFFERS_MAX, "configuration bounds the buffers");
+        assert!(
+            settings.buffers + settings.large_buffers <= BUFFERS_MAX,
+            "configuration bounds the buffers"
+        );
         let (ring, capabilities) =
             setup::build(SUBMISSION_ENTRIES, completion_entries(settings.connections_max))?;
-        let pool = Pool::new(settings.buffers).map_err(|cause| SetupError::Resources {
-            what: "cannot take the memory of the buffer pool",
-            cause,
-            remedy: "lower `engine.buffers` or `engine.max_connections`",
+        let pool = Pool::new(settings.buffers, settings.large_buffers).map_err(|cause| {
+            SetupError::Resources {
+                what: "cannot take the memory of the buffer pool",
+                cause,
+                remedy: "lower `engine.buffers` or `engine.max_connections`",
+            }
         })?;
         let ring_error = |cause| SetupError::Resources {
             what: "cannot register the buffer ring",
@@ -257,6 +266,11 @@ impl RingDriver {
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn assert_within(&self, index: u32, range: &Range<usize>) {
+        let length = self.pool.length_bytes(index);
+        assert!(range.start < range.end && range.end <= length, "{range:?} of {length}");
     }
 
     fn outcome(
@@ -506,8 +520,8 @@ impl Driver for RingDriver {
         readiness: Readiness,
         token: Token,
     ) {
-        assert!(range.start < range.end && range.end <= BUFFER_BYTES, "range {range:?}");
         let index = self.pool.lend(buffer);
+        self.assert_within(index, &range);
         let address = self.pool.address(index).wrapping_add(range.start);
         let entry = opcode::Recv::new(Fd(socket.0), address, range.len() as u32)
             .ioprio(poll_first(readiness))
@@ -516,8 +530,8 @@ impl Driver for RingDriver {
     }
 
     fn send(&mut self, socket: &Socket, buffer: Buffer, range: Range<usize>, token: Token) {
-        assert!(range.start < range.end && range.end <= BUFFER_BYTES, "range {range:?}");
         let index = self.pool.lend(buffer);
+        self.assert_within(index, &range);
         let address = self.pool.address(index).wrapping_add(range.start);
         let entry = opcode::Send::new(Fd(socket.0), address, range.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
@@ -556,6 +570,10 @@ impl Driver for RingDriver {
         self.pool.take()
     }
 
+    fn take_large_buffer(&mut self) -> Option<Buffer> {
+        self.pool.take_large()
+    }
+
     fn release(&mut self, buffer: Buffer) {
         self.pool.release(buffer);
     }
@@ -570,6 +588,10 @@ impl Driver for RingDriver {
 
     fn bytes_mut(&mut self, buffer: &Buffer) -> &mut [u8] {
         self.pool.bytes_mut(buffer)
+    }
+
+    fn copy_between(&mut self, from: &Buffer, range: Range<usize>, to: &Buffer, start: usize) {
+        self.pool.copy_between(from, range, to, start);
     }
 
     fn prepare_sleep(&mut self) {

@@ -10,8 +10,14 @@ use crate::driver::BUFFER_HEADROOM_BYTES;
 
 fn driver(buffers: usize, listeners: Vec<OwnedFd>) -> RingDriver {
     let doorbell = Arc::new(Doorbell::new().expect("eventfd"));
-    RingDriver::new(RingSettings { buffers, connections_max: 16, listeners, doorbell })
-        .expect("this machine runs io_uring")
+    RingDriver::new(RingSettings {
+        buffers,
+        large_buffers: 2,
+        connections_max: 16,
+        listeners,
+        doorbell,
+    })
+    .expect("this machine runs io_uring")
 }
 
 fn token(slot: u32) -> Token {
@@ -212,6 +218,7 @@ fn the_doorbell_ends_a_sleep() {
     let doorbell = Arc::new(Doorbell::new().expect("eventfd"));
     let settings = RingSettings {
         buffers: 4,
+        large_buffers: 0,
         connections_max: 4,
         listeners: Vec::new(),
         doorbell: Arc::clone(&doorbell),

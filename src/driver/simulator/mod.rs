@@ -47,10 +47,7 @@ pub use self::world::{Answer, Backend, ConnectionId, World};
 use self::operations::{Operation, OperationId, Place, Resolved, Work};
 use self::pool::Pool;
 use self::world::Event;
-use super::{
-    BUFFER_BYTES, Buffer, Completion, Driver, Errno, RECEIVE_BYTES_MAX, Readiness, Socket, Token,
-    Wait,
-};
+use super::{Buffer, Completion, Driver, Errno, RECEIVE_BYTES_MAX, Readiness, Socket, Token, Wait};
 use crate::clock::Moment;
 use crate::endpoint::Endpoint;
 
@@ -59,6 +56,9 @@ const TURN_COST_MAX: Duration = Duration::from_micros(20);
 
 /// Completions that arrive this close together may reach the engine in one turn.
 const BATCH_WINDOW: Duration = Duration::from_micros(50);
+
+/// Large buffers of a simulated pool: fewer than there are streams that would use one.
+const LARGE_BUFFERS: usize = 2;
 
 /// Events without a completion after which peers must be keeping themselves busy.
 const EVENTS_PER_TURN_MAX: usize = 10_000_000;
@@ -81,7 +81,7 @@ impl Simulator {
     /// A world that follows from `seed`, with a pool of so many buffers.
     pub fn new(seed: u64, buffers: usize, faults: Faults) -> Self {
         Self {
-            pool: Pool::new(buffers),
+            pool: Pool::new(buffers, LARGE_BUFFERS),
             world: World::new(seed, faults),
             pending: BTreeMap::new(),
             resolved: BTreeMap::new(),
@@ -124,6 +124,14 @@ impl Simulator {
         let open: Vec<_> = self.world.open_sockets().collect();
         assert!(open.is_empty(), "sockets never closed: {open:?}");
         self.pool.assert_at_rest();
+    }
+
+    fn assert_within(&self, buffer: &Buffer, range: &Range<usize>) {
+        let length = self.pool.length_bytes(buffer);
+        assert!(
+            range.start < range.end && range.end <= length,
+            "{range:?} is not a part of a buffer of {length} bytes"
+        );
     }
 
     fn run_due_events(&mut self) -> usize {
@@ -216,13 +224,13 @@ impl Driver for Simulator {
         _readiness: Readiness,
         token: Token,
     ) {
-        assert_within_buffer(&range);
+        self.assert_within(&buffer, &range);
         self.pool.lend(&buffer);
         self.start_receive(socket, token, Work::ReceiveInto { buffer, range });
     }
 
     fn send(&mut self, socket: &Socket, buffer: Buffer, range: Range<usize>, token: Token) {
-        assert_within_buffer(&range);
+        self.assert_within(&buffer, &range);
         let id = self.open_connection(socket, "send");
         assert!(
             self.world.connection(id).engine.send.is_none(),
@@ -260,6 +268,10 @@ impl Driver for Simulator {
         self.pool.take()
     }
 
+    fn take_large_buffer(&mut self) -> Option<Buffer> {
+        self.pool.take_large()
+    }
+
     fn release(&mut self, buffer: Buffer) {
         self.pool.release(&buffer);
     }
@@ -274,6 +286,10 @@ impl Driver for Simulator {
 
     fn bytes_mut(&mut self, buffer: &Buffer) -> &mut [u8] {
         self.pool.of_engine_mut(buffer)
+    }
+
+    fn copy_between(&mut self, from: &Buffer, range: Range<usize>, to: &Buffer, start: usize) {
+        self.pool.copy_between(from, range, to, start);
     }
 
     fn prepare_sleep(&mut self) {
@@ -319,11 +335,4 @@ impl Driver for Simulator {
 
 const fn errno(number: i32) -> Errno {
     Errno(number)
-}
-
-fn assert_within_buffer(range: &Range<usize>) {
-    assert!(
-        range.start < range.end && range.end <= BUFFER_BYTES,
-        "{range:?} is not a part of a buffer of {BUFFER_BYTES} bytes"
-    );
 }

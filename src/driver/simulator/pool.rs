@@ -1,8 +1,9 @@
 //! The simulated buffer pool: knows who holds each buffer and fails loudly on misuse.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
-use crate::driver::{BUFFER_BYTES, Buffer};
+use crate::driver::{BUFFER_BYTES, Buffer, LARGE_BUFFER_BYTES};
 
 /// What a free buffer is filled with, so that whoever relays stale bytes relays these.
 const POISON: u8 = 0xdb;
@@ -19,15 +20,20 @@ pub(super) struct Pool {
     memory: Vec<Vec<u8>>,
     holders: Vec<Holder>,
     free: VecDeque<u32>,
+    free_large: VecDeque<u32>,
 }
 
 impl Pool {
-    pub(super) fn new(buffers: usize) -> Self {
+    pub(super) fn new(buffers: usize, large_buffers: usize) -> Self {
         let count = u32::try_from(buffers).expect("a simulated pool is small");
+        let end = u32::try_from(buffers + large_buffers).expect("a simulated pool is small");
+        let mut memory = vec![vec![POISON; BUFFER_BYTES]; buffers];
+        memory.resize(buffers + large_buffers, vec![POISON; LARGE_BUFFER_BYTES]);
         Self {
-            memory: vec![vec![POISON; BUFFER_BYTES]; buffers],
-            holders: vec![Holder::Nobody; buffers],
+            memory,
+            holders: vec![Holder::Nobody; buffers + large_buffers],
             free: (0..count).collect(),
+            free_large: (count..end).collect(),
         }
     }
 
@@ -35,6 +41,17 @@ impl Pool {
         let index = self.free.pop_front()?;
         self.holders[index as usize] = Holder::Engine;
         Some(Buffer(index))
+    }
+
+    pub(super) fn take_large(&mut self) -> Option<Buffer> {
+        let index = self.free_large.pop_front()?;
+        self.holders[index as usize] = Holder::Engine;
+        Some(Buffer(index))
+    }
+
+    /// How long the buffer is, whoever has it.
+    pub(super) fn length_bytes(&self, buffer: &Buffer) -> usize {
+        self.memory[buffer.0 as usize].len()
     }
 
     /// Takes a buffer for data that has arrived; it reaches the engine with a completion.
@@ -50,7 +67,11 @@ impl Pool {
         self.holders[index] = Holder::Nobody;
         // Last in, first out in the kernel's ring or not is none of the engine's business;
         // the longest wait finds the most stale use.
-        self.free.push_back(buffer.0);
+        if self.memory[index].len() == BUFFER_BYTES {
+            self.free.push_back(buffer.0);
+        } else {
+            self.free_large.push_back(buffer.0);
+        }
     }
 
     pub(super) fn lend(&mut self, buffer: &Buffer) {
@@ -70,6 +91,17 @@ impl Pool {
     pub(super) fn of_engine_mut(&mut self, buffer: &Buffer) -> &mut [u8] {
         let index = self.index(buffer, Holder::Engine, "written");
         &mut self.memory[index]
+    }
+
+    pub(super) fn copy_between(
+        &mut self,
+        from: &Buffer,
+        range: Range<usize>,
+        to: &Buffer,
+        start: usize,
+    ) {
+        let bytes = self.of_engine(from)[range].to_vec();
+        self.of_engine_mut(to)[start..start + bytes.len()].copy_from_slice(&bytes);
     }
 
     pub(super) fn of_operation_mut(&mut self, buffer: &Buffer) -> &mut [u8] {
