@@ -96,6 +96,7 @@ fn round_trip(criterion: &mut Criterion) {
     let settings = WorkersSettings {
         count: NonZeroUsize::MIN,
         cpus: cpus.next().map(|cpu| cpu.id).into_iter().collect(),
+        engine_cpus: Vec::new(),
         scheduler: SchedulerSettings::with_room(CREDITS as usize),
         library: CryptoLibrary::AwsLc,
     };

@@ -311,6 +311,7 @@ impl Plan<'_> {
         WorkersSettings {
             count: NonZeroUsize::new(self.placement.workers.len()).unwrap_or(NonZeroUsize::MIN),
             cpus: self.placement.workers.clone(),
+            engine_cpus: self.placement.engines.clone(),
             scheduler: self.scheduler_settings(self.engines()),
             library: self.settings.tls.provider,
         }

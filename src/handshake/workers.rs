@@ -14,6 +14,9 @@
 //! * **No system call while all are busy**: an engine unparks a worker only if one is
 //!   parked; a worker calls [`WakeEngine::wake`], which enters the kernel only if the
 //!   engine sleeps.
+//! * **A worker that shares its engine's CPU gives way** to it after every
+//!   [`GIVE_WAY_AFTER`] of work: the scheduler's time slice, some milliseconds, is what
+//!   established connections would otherwise wait for.
 //! * **No worker sleeps while a task waits**: a worker raises its idle bit, *then* looks
 //!   at both queues once more, *then* parks. Whoever adds a task, or leaves one behind
 //!   after a pick, does so and *then* looks at the idle bits. With sequentially
@@ -27,6 +30,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use core_affinity::CoreId;
 use crossbeam::queue::ArrayQueue;
@@ -44,6 +48,11 @@ mod idle;
 /// The most tasks that one worker moves from the intake in one go, which bounds how
 /// long the others wait for the lock. What it leaves, the next pick moves.
 const INTAKE_BATCH_MAX: usize = 256;
+
+/// A worker on an engine's CPU offers it the CPU when it has worked for so long: a few
+/// elliptic-curve steps or one of RSA. Oftener would take from the engine what it saves
+/// by doing many things in one turn.
+const GIVE_WAY_AFTER: Duration = Duration::from_micros(200);
 
 /// Wakes an engine that may be asleep; the driver knows how.
 ///
@@ -63,6 +72,8 @@ pub struct WorkersSettings {
     pub count: NonZeroUsize,
     /// CPUs to pin them to: worker *i* to the *i*-th, wrapping round. Empty: not pinned.
     pub cpus: Vec<usize>,
+    /// CPUs of the engines: a worker on one of them gives way to its engine.
+    pub engine_cpus: Vec<usize>,
     /// Bounds and shares of the queues.
     pub scheduler: SchedulerSettings,
     /// Which library does the record cryptography of what is established.
@@ -115,14 +126,15 @@ impl Workers {
         let mut workers = Self { shared, threads: Vec::new(), metrics: Vec::new() };
         for index in 0..settings.count.get() {
             let metrics = Arc::new(WorkerMetrics::default());
+            let cpu = settings.cpus.get(index % settings.cpus.len().max(1)).copied();
             let worker = Worker {
                 index,
+                gives_way: cpu.is_some_and(|cpu| settings.engine_cpus.contains(&cpu)),
                 shared: Arc::clone(&workers.shared),
                 metrics: Arc::clone(&metrics),
                 shed: Vec::with_capacity(2 * INTAKE_BATCH_MAX),
                 step: step.clone(),
             };
-            let cpu = settings.cpus.get(index % settings.cpus.len().max(1)).copied();
             let thread =
                 thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                     pin(cpu);
@@ -333,6 +345,8 @@ impl std::fmt::Debug for Shared {
 
 struct Worker<S> {
     index: usize,
+    /// An engine runs on the same CPU.
+    gives_way: bool,
     shared: Arc<Shared>,
     metrics: Arc<WorkerMetrics>,
     /// Shed tasks between the lock and their inboxes; empty outside of `take`.
@@ -343,10 +357,20 @@ struct Worker<S> {
 impl<S: Fn(&mut Task)> Worker<S> {
     fn run(mut self) {
         self.shared.idle.register(self.index);
+        let mut since = Moment::now();
         while !self.shared.stopping.load(Ordering::SeqCst) {
             match self.take() {
-                Some(task) => self.work(task),
-                None => self.sleep(),
+                Some(task) => {
+                    let now = self.work(task);
+                    if self.gives_way && now.since(since) >= GIVE_WAY_AFTER {
+                        thread::yield_now();
+                        since = Moment::now();
+                    }
+                }
+                None => {
+                    self.sleep();
+                    since = Moment::now();
+                }
             }
         }
         self.shared.return_all();
@@ -391,14 +415,17 @@ impl<S: Fn(&mut Task)> Worker<S> {
         taken
     }
 
-    fn work(&self, mut task: Box<Task>) {
+    /// Runs a step and delivers its result; returns when it was done.
+    fn work(&self, mut task: Box<Task>) -> Moment {
         let started = Moment::now();
         let class = task.class;
         (self.step)(&mut task);
         task.queue_wait = started.since(task.submitted);
-        task.work = Moment::now().since(started);
+        let done = Moment::now();
+        task.work = done.since(started);
         self.metrics.ran(class, task.queue_wait, task.work);
         self.shared.deliver(task);
+        done
     }
 
     fn sleep(&self) {

@@ -32,6 +32,7 @@ fn settings(count: usize, scheduler: SchedulerSettings) -> WorkersSettings {
     WorkersSettings {
         count: NonZeroUsize::new(count).unwrap(),
         cpus: Vec::new(),
+        engine_cpus: Vec::new(),
         scheduler,
         library: CryptoLibrary::AwsLc,
     }
