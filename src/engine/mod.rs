@@ -1,7 +1,7 @@
 //! The loop of one data core: connections, relay states, timers, buffers.
 //!
 //! ```text
-//!   turn:  commands ─▶ handshake results ─▶ completions ─▶ buffer waiters ─▶ timers
+//!   turn:  commands ─▶ completions ─▶ handshake results ─▶ buffer waiters ─▶ timers
 //!          ─▶ admission ─▶ one enter: submit, wait, collect
 //!
 //!   accept.rs         listener sockets, credits, parking, draining
@@ -254,14 +254,16 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         while let Some(command) = self.commands.0.pop() {
             self.obey(command);
         }
-        for _ in 0..RESULTS_PER_TURN {
-            let Some(task) = self.handshakes.next_result() else { break };
-            self.handshake_result(task);
-        }
         for _ in 0..COMPLETIONS_PER_TURN {
             let Some(completion) = self.driver.completion() else { break };
             self.metrics.completions.increment();
             self.complete(completion);
+        }
+        // After the records of established connections: what is started first is done
+        // first, and a flight or a connect costs the kernel more than a record.
+        for _ in 0..RESULTS_PER_TURN {
+            let Some(task) = self.handshakes.next_result() else { break };
+            self.handshake_result(task);
         }
         self.serve_buffer_waiters();
         for _ in 0..EXPIRIES_PER_TURN {
