@@ -15,7 +15,7 @@
 //!   parked; a worker calls [`WakeEngine::wake`], which enters the kernel only if the
 //!   engine sleeps.
 //! * **A worker that shares its engine's CPU gives way** to it after every
-//!   [`GIVE_WAY_AFTER`] of work: the scheduler's time slice, some milliseconds, is what
+//!   `GIVE_WAY_AFTER` of work: the scheduler's time slice, some milliseconds, is what
 //!   established connections would otherwise wait for.
 //! * **No worker sleeps while a task waits**: a worker raises its idle bit, *then* looks
 //!   at both queues once more, *then* parks. Whoever adds a task, or leaves one behind
