@@ -7,9 +7,12 @@ use std::io;
 use io_uring::{IoUring, Probe, opcode};
 use thiserror::Error;
 
-/// The oldest kernel with everything the engine is built on: `DEFER_TASKRUN` is 6.1,
-/// and 6.1.7 had a regression with provided buffers that 6.1.8 mended.
+/// The oldest kernel with everything the engine is built on: `DEFER_TASKRUN` is 6.1.
 const KERNEL_MINIMUM: (u32, u32) = (6, 1);
+
+/// The one kernel whose receives fail although provided buffers are there, mended in
+/// 6.1.8 (liburing issue 778).
+const KERNEL_BROKEN: &str = "6.1.7";
 
 /// Why the kernel cannot run the engine, and what to change.
 #[derive(Debug, Error)]
@@ -20,6 +23,15 @@ pub enum SetupError {
          DEFER_TASKRUN); boot a newer kernel"
     )]
     KernelTooOld {
+        /// What uname(2) says.
+        found: String,
+    },
+    /// Has a fault in what every receive uses.
+    #[error(
+        "kernel {found} has a fault in io_uring's provided buffers, which 6.1.8 mended: boot \
+         another kernel"
+    )]
+    KernelBroken {
         /// What uname(2) says.
         found: String,
     },
@@ -91,6 +103,9 @@ pub(super) fn build(entries: u32, completions: u32) -> Result<(IoUring, Capabili
     let kernel = kernel_release();
     if kernel_version(&kernel).is_some_and(|version| version < KERNEL_MINIMUM) {
         return Err(SetupError::KernelTooOld { found: kernel });
+    }
+    if is_broken(&kernel) {
+        return Err(SetupError::KernelBroken { found: kernel });
     }
     let mut flags =
         vec!["SINGLE_ISSUER", "DEFER_TASKRUN", "TASKRUN_FLAG", "SUBMIT_ALL", "CQSIZE", "CLAMP"];
@@ -184,9 +199,22 @@ fn kernel_version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
+/// Whether a release is the broken one, whatever a packager appended to its number.
+fn is_broken(release: &str) -> bool {
+    release
+        .strip_prefix(KERNEL_BROKEN)
+        .is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_broken_kernel_is_taken_for_it() {
+        assert!(is_broken("6.1.7") && is_broken("6.1.7-1-custom"));
+        assert!(!is_broken("6.1.70") && !is_broken("6.1.8") && !is_broken("6.1.0-7-amd64"));
+    }
 
     #[test]
     fn releases_of_distributions_are_understood() {
