@@ -5,18 +5,10 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::Command;
-use std::sync::Arc;
-use std::thread;
 
-use support::certificates::{Key, self_signed};
 use support::confinement::{forbid_io_uring, limit_address_space, limit_descriptors};
 use support::forebay::Forebay;
-use support::ports::free_address;
-use support::tls_client;
+use support::site::{Site, allowed_cpus, cpus_allowed_list, exchange, field};
 
 // ---- what the log says ----
 
@@ -185,8 +177,8 @@ fn too_few_descriptors_are_an_error_that_says_how_many_are_needed() {
 #[test]
 fn memory_that_is_not_there_is_an_error_that_names_the_setting() {
     let site = Site::new();
-    // The most buffers that can be asked for are 4.3 GiB.
-    let settings = "[engine]\nengines = 1\nmax_connections = 64\nbuffers = 262143\n";
+    // The most buffers that can be asked for are 4.2 GiB.
+    let settings = "[engine]\nengines = 1\nmax_connections = 64\nbuffers = 258047\n";
     let error = site.refusal(settings, |command| limit_address_space(command, 4 << 30));
     assert!(error.contains("cannot take the memory of the buffer pool"), "{error}");
     assert!(error.contains("lower `engine.buffers` or `engine.max_connections`"), "{error}");
@@ -230,96 +222,7 @@ fn where_io_uring_is_forbidden_the_error_says_what_to_change() {
     }
 }
 
-// ---- the site ----
-
-/// One listener with a certificate, one backend that echoes, and a directory for them.
-struct Site {
-    directory: tempfile::TempDir,
-    address: SocketAddr,
-    backend: SocketAddr,
-}
-
-impl Site {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        self_signed(directory.path(), "shop.pem", Key::EcdsaP256, &["shop.example"]);
-        Self { directory, address: free_address(), backend: echo_backend() }
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn configuration(&self, settings: &str) -> String {
-        let Self { address, backend, .. } = self;
-        format!(
-            "[[listener]]\nname = \"shop\"\naddress = \"{address}\"\n\
-             certificates = [\"shop.pem\"]\npool = \"web\"\n\
-             [[pool]]\nname = \"web\"\nbackends = [\"{backend}\"]\n{settings}"
-        )
-    }
-
-    fn start(&self, settings: &str) -> Forebay {
-        self.start_with(settings, |_| ())
-    }
-
-    fn start_with(&self, settings: &str, prepare: impl FnOnce(&mut Command)) -> Forebay {
-        Forebay::start_with(self.path(), &self.configuration(settings), prepare)
-    }
-
-    /// The one error line of a start that is refused.
-    fn refusal(&self, settings: &str, prepare: impl FnOnce(&mut Command)) -> String {
-        let mut forebay = Forebay::spawn(self.path(), &self.configuration(settings), prepare);
-        let status = forebay.wait_for_exit();
-        let log = forebay.log();
-        assert_eq!(status.code(), Some(1), "{log:#?}");
-        let mut errors = log.iter().filter(|line| line.contains(" ERROR "));
-        let error = errors.next().expect("an error line").clone();
-        assert_eq!(errors.next(), None, "one error, not several: {log:#?}");
-        assert!(error.contains("not started: "), "{error}");
-        error
-    }
-
-    fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address).expect("connect")
-    }
-
-    fn tls_client(&self) -> tls_client::TlsStream {
-        tls_client::connect(Arc::new(tls_client::config()), self.address, "shop.example")
-    }
-
-    /// One client from handshake to answer.
-    fn exchange(&self) {
-        exchange(&mut self.tls_client());
-    }
-}
-
-fn exchange(client: &mut tls_client::TlsStream) {
-    client.sock.set_read_timeout(Some(support::forebay::PATIENCE)).expect("a timeout");
-    client.write_all(b"hello").expect("sent");
-    let mut answer = [0; 5];
-    client.read_exact(&mut answer).expect("an answer");
-    assert_eq!(&answer, b"hello");
-}
-
-/// Sends back what it gets, until the test ends.
-fn echo_backend() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let address = listener.local_addr().expect("address");
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
-        }
-    });
-    address
-}
-
-/// The number behind `name=` in a line of the log.
-fn field(line: &str, name: &str) -> u64 {
-    line.split(' ')
-        .find_map(|part| part.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
-        .unwrap_or_else(|| panic!("{name}= in {line}"))
-}
+// ---- threads of a process ----
 
 /// The CPUs of each thread of the process, by the thread's name; without those that the
 /// kernel starts for a ring now and then (`iou-wrk-…`).
@@ -331,23 +234,6 @@ fn threads(forebay: &Forebay) -> BTreeMap<String, String> {
             let name = fs::read_to_string(path.join("comm")).ok()?;
             let ours = !name.starts_with("iou-");
             ours.then(|| (name.trim().to_owned(), cpus_allowed_list(path.join("status"))))
-        })
-        .collect()
-}
-
-fn cpus_allowed_list(status: impl AsRef<Path>) -> String {
-    let status = fs::read_to_string(status).expect("proc_pid_status(5)");
-    let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    line.expect("the line").trim().to_owned()
-}
-
-/// The CPUs that this test, and so what it starts, may run on.
-fn allowed_cpus() -> Vec<usize> {
-    let list = cpus_allowed_list("/proc/self/status");
-    list.split(',')
-        .flat_map(|range| {
-            let (first, last) = range.split_once('-').unwrap_or((range, range));
-            first.parse().expect("a number")..=last.parse().expect("a number")
         })
         .collect()
 }

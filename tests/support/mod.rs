@@ -24,6 +24,7 @@ pub mod proxy_header;
 pub mod random;
 pub mod scene;
 pub mod seen;
+pub mod site;
 pub mod sockets;
 pub mod tls_client;
 pub mod unconnectable;
