@@ -23,7 +23,7 @@
 //! | [`upstream`] | pools, balancing, PROXY protocol; sans-I/O | [`tls`] names |
 //! | [`tls`] | certificates, ClientHello, record layer; sans-I/O, no `unsafe` | rustls, ring, aws-lc-rs |
 //! | [`driver`] | the only door to the kernel, and its simulator; all `unsafe` | the kernel |
-//! | [`metrics`], [`clock`], [`endpoint`] | plain data | nothing |
+//! | [`metrics`], [`clock`], [`endpoint`], [`switch`] | plain data | nothing |
 
 #![deny(unsafe_code)]
 
@@ -37,5 +37,6 @@ pub mod endpoint;
 pub mod engine;
 pub mod handshake;
 pub mod metrics;
+pub mod switch;
 pub mod tls;
 pub mod upstream;

@@ -20,6 +20,7 @@ use forebay::engine::snapshot::{Listener, Records, Snapshot, Timeouts};
 use forebay::engine::{Command, CommandQueue, Engine, Limits, Ways};
 use forebay::handshake::inline::InlineService;
 use forebay::handshake::scheduler::SchedulerSettings;
+use forebay::switch::Switch;
 use forebay::tls::policy::{Policy, PolicySettings};
 use forebay::tls::{CryptoLibrary, self_signed, tickets};
 use forebay::upstream::{Backend, Balance, Pool, ProxyProtocol};
@@ -190,6 +191,7 @@ fn run_engine(
         connections_max: 32,
         listeners: vec![listener.into()],
         doorbell,
+        huge_pages: Switch::Off,
     };
     let driver = RingDriver::new(settings).expect("ring");
     let service = InlineService::new(0, 8, &SchedulerSettings::with_room(8), library);

@@ -2,6 +2,7 @@
 
 use super::item::Section;
 use super::report::Report;
+use crate::switch::Switch;
 
 /// `[engine]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,11 @@ pub struct EngineSettings {
     /// accepted, for each engine and address. The kernel caps it at
     /// `net.core.somaxconn`.
     pub backlog: u16,
+    /// `huge_pages = "auto" | "on" | "off"`, default `"auto"`: pages of 2 MiB for the
+    /// buffers, which saves misses of the processor's address cache (TLB). `"auto"` asks
+    /// the kernel for transparent ones; `"on"` takes those that were reserved for it
+    /// (`vm.nr_hugepages`), and does as `"auto"` with a warning if they do not suffice.
+    pub huge_pages: Switch,
 }
 
 impl Default for EngineSettings {
@@ -43,6 +49,7 @@ impl Default for EngineSettings {
             buffers: None,
             large_buffers: 32,
             backlog: 4096,
+            huge_pages: Switch::Auto,
         }
     }
 }
@@ -73,7 +80,7 @@ impl EngineSettings {
 }
 
 pub(super) const KEYS: &[&str] =
-    &["engines", "cpus", "max_connections", "buffers", "large_buffers", "backlog"];
+    &["engines", "cpus", "max_connections", "buffers", "large_buffers", "backlog", "huge_pages"];
 
 pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> EngineSettings {
     let section = &root.section(report, "engine", KEYS);
@@ -101,6 +108,9 @@ pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> EngineSetting
         ),
         backlog: section.value(report, "backlog", default.backlog, |item, report| {
             item.count(report, 1..=u16::MAX)
+        }),
+        huge_pages: section.value(report, "huge_pages", default.huge_pages, |item, report| {
+            item.choice(report, &Switch::WORDS)
         }),
     };
     super::check::cpus_suffice(report, section, "engines", settings.engines, &settings.cpus);

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::endpoint::Endpoint;
+use crate::switch::Switch;
 use crate::tls::names::Group;
 use crate::tls::policy::UnknownServerName;
 use crate::tls::{CryptoLibrary, Version};
@@ -113,6 +114,7 @@ fn every_key_reaches_its_setting() {
         buffers = 64
         large_buffers = 8
         backlog = 100
+        huge_pages = "on"
         [handshake]
         workers = 1
         cpus = [1]
@@ -172,7 +174,8 @@ fn every_key_reaches_its_setting() {
             max_connections: 1_000,
             buffers: Some(64),
             large_buffers: 8,
-            backlog: 100
+            backlog: 100,
+            huge_pages: Switch::On,
         }
     );
     assert_eq!(handshake.workers, Some(1));

@@ -28,8 +28,10 @@ use super::prepare::{self, Bound, CertificateSource, Preparer};
 use super::reload::{self, Reloader};
 use super::signals::Signals;
 use super::supervise::{Ended, EngineControl, Order, RunningEngine, Supervisor};
+use super::switches;
 use crate::clock::Moment;
 use crate::config::{EngineSettings, Finding, Settings};
+use crate::driver::memory::Pages;
 use crate::driver::ring::{
     ACCEPTS_IN_FLIGHT, BUFFERS_MAX, Capabilities, Doorbell, RingDriver, RingSettings, SetupError,
 };
@@ -285,7 +287,14 @@ struct Beginning {
 }
 
 /// What an engine's thread says when it is ready.
-type Ready = (usize, Result<(Capabilities, usize), SetupError>);
+type Ready = (usize, Result<Obtained, SetupError>);
+
+/// What an engine got at its start.
+struct Obtained {
+    capabilities: Capabilities,
+    memory_bytes: usize,
+    buffer_pages: Pages,
+}
 
 impl Plan<'_> {
     fn engines(&self) -> usize {
@@ -368,20 +377,14 @@ impl Plan<'_> {
             }
         }
         drop(ready);
-        let mut is_ready_count = 0;
-        let mut memory_bytes = 0;
-        let mut capabilities = None;
+        let mut obtained = Vec::new();
         for (engine, outcome) in is_ready.iter() {
             match outcome {
-                Ok((this, bytes)) => {
-                    is_ready_count += 1;
-                    memory_bytes += bytes;
-                    capabilities = Some(this);
-                }
+                Ok(of_engine) => obtained.push(of_engine),
                 Err(source) => failure = Some(StartError::Ring { engine, source }),
             }
         }
-        if failure.is_none() && is_ready_count < threads.len() {
+        if failure.is_none() && obtained.len() < threads.len() {
             let lost = threads.iter().position(JoinHandle::is_finished);
             failure = Some(StartError::EngineLost(lost.unwrap_or_default()));
         }
@@ -394,25 +397,32 @@ impl Plan<'_> {
             }
             return Err(failure);
         }
-        if let Some(capabilities) = capabilities {
-            tracing::info!(
-                version = env!("CARGO_PKG_VERSION"),
-                provider = %self.settings.tls.provider,
-                ring = %capabilities,
-                engines = self.engines(),
-                engine_cpus = cpus::list(&self.placement.engines),
-                workers = self.placement.workers.len(),
-                worker_cpus = cpus::list(&self.placement.workers),
-                handshakes = if self.placement.workers.is_empty() { "inline" } else { "offloaded" },
-                memory_bytes,
-                "engines are ready"
-            );
-        }
+        self.log_ready(&obtained);
         Ok(controls
             .into_iter()
             .zip(threads)
             .map(|(control, thread)| RunningEngine::new(control, thread))
             .collect())
+    }
+
+    /// Says what there is to work with, and what was asked for and is not there.
+    fn log_ready(&self, obtained: &[Obtained]) {
+        let Some(Obtained { capabilities, .. }) = obtained.first() else { return };
+        let buffer_pages: Vec<Pages> = obtained.iter().map(|engine| engine.buffer_pages).collect();
+        switches::warn_of_pages(self.settings.engine.huge_pages, &buffer_pages);
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            provider = %self.settings.tls.provider,
+            ring = %capabilities,
+            engines = self.engines(),
+            engine_cpus = cpus::list(&self.placement.engines),
+            workers = self.placement.workers.len(),
+            worker_cpus = cpus::list(&self.placement.workers),
+            handshakes = if self.placement.workers.is_empty() { "inline" } else { "offloaded" },
+            memory_bytes = obtained.iter().map(|engine| engine.memory_bytes).sum::<usize>(),
+            buffer_pages = buffer_pages.iter().min().map(|pages| pages.words()),
+            "engines are ready"
+        );
     }
 
     fn start_engine<H: HandshakeService + Send + 'static>(
@@ -437,6 +447,7 @@ impl Plan<'_> {
             connections_max: self.limit.per_engine,
             listeners: sockets,
             doorbell,
+            huge_pages: self.settings.engine.huge_pages,
         };
         thread::Builder::new().name(format!("engine-{number}")).spawn(move || {
             // Before anything is allocated: memory comes from the node of the CPU that
@@ -452,10 +463,14 @@ impl Plan<'_> {
                     return Ok(());
                 }
             };
-            let capabilities = driver.capabilities().clone();
+            let obtained = Obtained {
+                capabilities: driver.capabilities().clone(),
+                memory_bytes,
+                buffer_pages: driver.buffer_pages(),
+            };
             let ways = Ways { commands, metrics, events };
             let mut engine = Engine::new(number, driver, service, limits, snapshot, ways);
-            let _ = ready.send((number, Ok((capabilities, memory_bytes))));
+            let _ = ready.send((number, Ok(obtained)));
             drop(ready);
             engine.run()
         })

@@ -2,7 +2,7 @@
 //!
 //! [`Driver`] is what the engine is written against. `ring` is the real one, on
 //! `io_uring`; `simulator` is a deterministic world for tests. Both keep the same
-//! contract, so the engine has no test-only logic.
+//! contract, so the engine has no test-only logic. `memory` is where buffers lie.
 //!
 //! May know: the kernel. Must not know: TLS, routing, configuration files.
 //!
@@ -18,8 +18,8 @@
 //!   operation on it is in flight; [`Driver::cancel`] is how operations in flight are
 //!   brought to an end.
 
+pub mod memory;
 pub mod ring;
-
 pub mod simulator;
 
 use std::fmt;

@@ -16,6 +16,7 @@ use crate::driver::ring::{ACCEPTS_IN_FLIGHT, Doorbell, RingDriver, RingSettings}
 use crate::endpoint::Endpoint;
 use crate::handshake::inline::InlineService;
 use crate::handshake::scheduler::SchedulerSettings;
+use crate::switch::Switch;
 use crate::tls::CryptoLibrary;
 use crate::tls::policy::{Policy, PolicySettings};
 use crate::tls::test_support::Client;
@@ -58,6 +59,7 @@ fn start(backend: Endpoint, proxy_protocol: ProxyProtocol) -> Running {
                 connections_max: 32,
                 listeners: vec![listener.into()],
                 doorbell,
+                huge_pages: Switch::Off,
             })
             .expect("ring");
             let service = InlineService::new(0, 8, &SchedulerSettings::with_room(8), library);

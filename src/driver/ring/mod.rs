@@ -33,12 +33,14 @@ use io_uring::{
 pub use doorbell::Doorbell;
 pub use setup::{Capabilities, SetupError};
 
+use super::memory::Pages;
 use super::{
     BUFFER_BYTES, Buffer, Completion, Driver, Errno, LARGE_BUFFER_BYTES, Outcome,
     RECEIVE_BYTES_MAX, Readiness, Socket, Token, Wait,
 };
 use crate::clock::Moment;
 use crate::endpoint::Endpoint;
+use crate::switch::Switch;
 use address::KernelAddress;
 use pool::Pool;
 use provided::ProvidedRing;
@@ -76,6 +78,8 @@ pub struct RingSettings {
     pub listeners: Vec<OwnedFd>,
     /// How others wake this engine.
     pub doorbell: Arc<Doorbell>,
+    /// Whether the buffers lie on huge pages.
+    pub huge_pages: Switch,
 }
 
 impl RingSettings {
@@ -139,13 +143,13 @@ impl RingDriver {
         );
         let (ring, capabilities) =
             setup::build(SUBMISSION_ENTRIES, completion_entries(settings.connections_max))?;
-        let pool = Pool::new(settings.buffers, settings.large_buffers).map_err(|cause| {
-            SetupError::Resources {
-                what: "cannot take the memory of the buffer pool",
-                cause,
-                remedy: "lower `engine.buffers` or `engine.max_connections`",
-            }
-        })?;
+        let pool_error = |cause| SetupError::Resources {
+            what: "cannot take the memory of the buffer pool",
+            cause,
+            remedy: "lower `engine.buffers` or `engine.max_connections`",
+        };
+        let pool = Pool::new(settings.buffers, settings.large_buffers, settings.huge_pages)
+            .map_err(pool_error)?;
         let ring_error = |cause| SetupError::Resources {
             what: "cannot register the buffer ring",
             cause,
@@ -199,6 +203,11 @@ impl RingDriver {
     /// What this kernel offers.
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    /// What pages the buffers got.
+    pub fn buffer_pages(&self) -> Pages {
+        self.pool.pages()
     }
 
     fn listen_to_doorbell(&mut self) {

@@ -1,21 +1,40 @@
 //! The buffer memory of one engine: one mapping, taken at start, carved into buffers.
 //!
 //! ```text
-//!   mapping   | buffer 0 | buffer 1 | … | large 0 | …     17 KiB and 68 KiB each
+//!   mapping   | large 0 | … | buffer 0 | buffer 1 | …     68 KiB and 17 KiB each
 //!   a buffer  | headroom 704 | received bytes …      |
 //!   state     Free ─▶ Owned ─▶ Kernel ─▶ Owned ─▶ Free
 //!             Free ─▶ Provided (in the kernel's buffer ring) ─▶ Owned
 //! ```
+//!
+//! Every buffer, and what a receive places behind the headroom, begins on a cache line:
+//! no line belongs to two buffers, and the kernel copies into whole lines. Large buffers
+//! lie in front, so that they begin on a page as well: where their length is moved in
+//! one go, it touches no page more than it must.
 //!
 //! The state table is what makes the safe interface sound: bytes can be looked at only
 //! while a buffer is `Owned`, whatever handle the caller holds.
 
 use std::io;
 use std::ops::Range;
-use std::ptr::NonNull;
 use std::slice;
 
-use super::super::{BUFFER_BYTES, Buffer, LARGE_BUFFER_BYTES};
+use super::super::memory::{Mapping, Pages};
+use super::super::{BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, LARGE_BUFFER_BYTES};
+use crate::switch::Switch;
+
+/// Of all processors that run forebay.
+const CACHE_LINE_BYTES: usize = 64;
+
+/// The smallest there are.
+const PAGE_BYTES: usize = 4096;
+
+/// What the module's head says of cache lines and pages.
+const _: () = {
+    assert!(BUFFER_BYTES.is_multiple_of(CACHE_LINE_BYTES));
+    assert!(BUFFER_HEADROOM_BYTES.is_multiple_of(CACHE_LINE_BYTES));
+    assert!(LARGE_BUFFER_BYTES.is_multiple_of(PAGE_BYTES));
+};
 
 /// Who may touch a buffer's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,30 +54,34 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Pool {
     mapping: Mapping,
-    /// Small buffers, then large ones.
+    /// By the buffer's number: small ones, then large ones.
     states: Box<[State]>,
     /// Number of small buffers.
     small: u32,
+    /// Where they begin in the mapping.
+    small_offset_bytes: usize,
     /// Last released, first taken: that buffer's lines are still in the cache.
     free: Vec<u32>,
     free_large: Vec<u32>,
 }
 
 impl Pool {
-    /// Maps and touches the memory of `small` and `large` buffers.
-    pub(super) fn new(small: usize, large: usize) -> io::Result<Self> {
+    /// Maps and touches the memory of `small` and `large` buffers, on `huge` pages.
+    pub(super) fn new(small: usize, large: usize, huge: Switch) -> io::Result<Self> {
         let too_much = || io::Error::from(io::ErrorKind::OutOfMemory);
+        let small_offset_bytes = large.checked_mul(LARGE_BUFFER_BYTES).ok_or_else(too_much)?;
         let length_bytes = small
             .checked_mul(BUFFER_BYTES)
-            .and_then(|bytes| bytes.checked_add(large.checked_mul(LARGE_BUFFER_BYTES)?))
+            .and_then(|bytes| bytes.checked_add(small_offset_bytes))
             .ok_or_else(too_much)?;
         let count = small + large;
         let end = u32::try_from(count).map_err(|_| too_much())?;
         let small = u32::try_from(small).map_err(|_| too_much())?;
         Ok(Self {
-            mapping: Mapping::new(length_bytes)?,
+            mapping: Mapping::with_pages(length_bytes, huge)?,
             states: vec![State::Free; count].into_boxed_slice(),
             small,
+            small_offset_bytes,
             // Reversed, so that the lowest buffers are the ones used on a quiet machine.
             free: (0..small).rev().collect(),
             free_large: (small..end).rev().collect(),
@@ -111,6 +134,11 @@ impl Pool {
         Buffer(index)
     }
 
+    /// What pages the memory is on.
+    pub(super) fn pages(&self) -> Pages {
+        self.mapping.pages()
+    }
+
     /// Small buffers on the free list.
     pub(super) fn free(&self) -> usize {
         self.free.len()
@@ -119,13 +147,14 @@ impl Pool {
     /// Where a buffer begins, for the kernel.
     pub(super) fn address(&self, index: u32) -> *mut u8 {
         assert!((index as usize) < self.states.len(), "buffer {index} is not of this pool");
-        let small = index.min(self.small) as usize;
-        let large = index as usize - small;
+        let offset_bytes = if index < self.small {
+            self.small_offset_bytes + index as usize * BUFFER_BYTES
+        } else {
+            (index - self.small) as usize * LARGE_BUFFER_BYTES
+        };
         // SAFETY: the index was checked against the number of buffers, and the mapping
-        // is as long as all small and all large ones, so the offset stays inside it.
-        unsafe {
-            self.mapping.start.as_ptr().add(small * BUFFER_BYTES + large * LARGE_BUFFER_BYTES)
-        }
+        // is as long as all large and all small ones, so the offset stays inside it.
+        unsafe { self.mapping.start().add(offset_bytes) }
     }
 
     /// How long a buffer is.
@@ -183,56 +212,7 @@ impl Pool {
 
     /// Gives the mapping up without unmapping it: the kernel may still write into it.
     pub(super) fn leak(&mut self) {
-        self.mapping.length_bytes = 0;
-    }
-}
-
-/// An anonymous private mapping, touched at creation so that it is really there.
-#[derive(Debug)]
-pub(super) struct Mapping {
-    start: NonNull<u8>,
-    length_bytes: usize,
-}
-
-impl Mapping {
-    /// Maps `length_bytes` of zeroed memory.
-    pub(super) fn new(length_bytes: usize) -> io::Result<Self> {
-        if length_bytes == 0 {
-            return Ok(Self { start: NonNull::dangling(), length_bytes });
-        }
-        // SAFETY: an anonymous private mapping at an address of the kernel's choice
-        // touches no memory that exists; the result is checked before use.
-        let address = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length_bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
-                -1,
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let start = NonNull::new(address.cast())
-            .ok_or_else(|| io::Error::other("mmap returned the null page"))?;
-        Ok(Self { start, length_bytes })
-    }
-
-    /// Where the mapping begins; page-aligned.
-    pub(super) fn start(&self) -> *mut u8 {
-        self.start.as_ptr()
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        if self.length_bytes > 0 {
-            // SAFETY: start and length are those of a mapping made in `new`, and nothing
-            // borrows from a `Mapping` beyond its life.
-            unsafe { libc::munmap(self.start.as_ptr().cast(), self.length_bytes) };
-        }
+        self.mapping.leak();
     }
 }
 
@@ -242,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_released_buffer_is_the_next_one_taken() {
-        let mut pool = Pool::new(4, 0).expect("mmap");
+        let mut pool = Pool::new(4, 0, Switch::Off).expect("mmap");
         let first = pool.take().expect("free");
         let _second = pool.take().expect("free");
         let index = first.0;
@@ -252,7 +232,7 @@ mod tests {
 
     #[test]
     fn large_buffers_have_a_list_of_their_own_and_overlap_no_other() {
-        let mut pool = Pool::new(2, 2).expect("mmap");
+        let mut pool = Pool::new(2, 2, Switch::Off).expect("mmap");
         let large: Vec<_> = std::iter::from_fn(|| pool.take_large()).collect();
         let small: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
         assert_eq!((large.len(), small.len()), (2, 2));
@@ -271,8 +251,17 @@ mod tests {
     }
 
     #[test]
+    fn every_buffer_begins_on_a_cache_line_and_every_large_one_on_a_page() {
+        let pool = Pool::new(3, 2, Switch::Off).expect("mmap");
+        for index in 0..5 {
+            let unit = if index < 3 { CACHE_LINE_BYTES } else { PAGE_BYTES };
+            assert_eq!(pool.address(index) as usize % unit, 0, "buffer {index}");
+        }
+    }
+
+    #[test]
     fn an_empty_pool_hands_out_nothing() {
-        let mut pool = Pool::new(1, 0).expect("mmap");
+        let mut pool = Pool::new(1, 0, Switch::Off).expect("mmap");
         let _only = pool.take().expect("free");
         assert!(pool.take().is_none());
     }
@@ -280,7 +269,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "not the engine's")]
     fn bytes_that_the_kernel_holds_cannot_be_looked_at() {
-        let mut pool = Pool::new(1, 0).expect("mmap");
+        let mut pool = Pool::new(1, 0, Switch::Off).expect("mmap");
         let buffer = pool.take().expect("free");
         let alias = Buffer(buffer.0);
         pool.lend(buffer);

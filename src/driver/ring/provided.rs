@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
+use super::super::memory::Mapping;
 use super::super::{BUFFER_HEADROOM_BYTES, RECEIVE_BYTES_MAX};
-use super::pool::{Mapping, Pool};
+use super::pool::Pool;
 
 /// The one buffer group.
 pub(super) const GROUP: u16 = 0;

@@ -16,6 +16,7 @@ fn driver(buffers: usize, listeners: Vec<OwnedFd>) -> RingDriver {
         connections_max: 16,
         listeners,
         doorbell,
+        huge_pages: Switch::Off,
     })
     .expect("this machine runs io_uring")
 }
@@ -222,6 +223,7 @@ fn the_doorbell_ends_a_sleep() {
         connections_max: 4,
         listeners: Vec::new(),
         doorbell: Arc::clone(&doorbell),
+        huge_pages: Switch::Off,
     };
     let mut driver = RingDriver::new(settings).expect("ring");
     for _ in 0..3 {

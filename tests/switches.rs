@@ -1,0 +1,85 @@
+//! The switches of `[engine]` in the real binary: what each does where the kernel has it,
+//! and that its want of it is said once and costs nothing else.
+
+mod support;
+
+use std::fs;
+
+use support::forebay::Forebay;
+use support::site::{Site, field};
+
+/// Enough buffers for some tens of huge pages.
+const ENGINE: &str = "[engine]\nengines = 1\nmax_connections = 64\nbuffers = 4000\n";
+
+// ---- huge pages ----
+
+#[test]
+fn buffers_lie_on_transparent_huge_pages_by_default() {
+    const WANTED: &str = " hg"; // `MADV_HUGEPAGE` in the flags of proc_pid_smaps(5).
+    let site = Site::new();
+    let mut forebay = site.start(ENGINE);
+    site.exchange();
+    let ready = forebay.wait_for_log("engines are ready");
+    if !fs::exists("/sys/kernel/mm/transparent_hugepage").expect("sysfs") {
+        assert!(ready.contains("buffer_pages=\"ordinary\""), "{ready}");
+        return;
+    }
+    assert!(ready.contains("buffer_pages=\"transparent huge\""), "{ready}");
+    assert!(buffers_mapping(&forebay).contains(WANTED));
+
+    let mut forebay = Site::new().start(&format!("{ENGINE}huge_pages = \"off\"\n"));
+    let ready = forebay.wait_for_log("engines are ready");
+    assert!(ready.contains("buffer_pages=\"ordinary\""), "{ready}");
+    assert!(!buffers_mapping(&forebay).contains(WANTED));
+}
+
+#[test]
+fn reserved_huge_pages_are_taken_or_their_want_is_told() {
+    let site = Site::new();
+    let reserved_bytes = free_reserved_bytes();
+    let mut forebay = site.start(&format!("{ENGINE}huge_pages = \"on\"\n"));
+    site.exchange();
+    let ready = forebay.wait_for_log("engines are ready");
+    let needed_bytes = forebay.metric("forebay_buffers_bytes", &[]) + 3e6;
+    let warned = forebay.log().iter().any(|line| line.contains("too few reserved huge pages"));
+    if reserved_bytes > needed_bytes {
+        assert!(ready.contains("buffer_pages=\"reserved huge\"") && !warned, "{ready}");
+    } else {
+        assert!(!ready.contains("buffer_pages=\"reserved huge\"") && warned, "{ready}");
+        let warning = forebay.wait_for_log("too few reserved huge pages");
+        assert!(warning.contains(" WARN ") && warning.contains("vm.nr_hugepages"), "{warning}");
+        assert_eq!(field(&warning, "without"), 1);
+    }
+}
+
+/// What proc_pid_smaps(5) says of the mapping that the buffers lie in: the largest one
+/// that is there and anonymous.
+fn buffers_mapping(forebay: &Forebay) -> String {
+    let smaps = fs::read_to_string(format!("/proc/{}/smaps", forebay.pid())).expect("smaps");
+    let mut mappings: Vec<String> = Vec::new();
+    for line in smaps.lines() {
+        // A mapping begins with its addresses, its details with a capital letter.
+        if !line.starts_with(|first: char| first.is_ascii_uppercase()) {
+            mappings.push(String::new());
+        }
+        let mapping = mappings.last_mut().expect("the first line begins one");
+        *mapping = format!("{mapping}{line}\n");
+    }
+    let anonymous_bytes = |mapping: &String| kibibytes(mapping, "Anonymous:");
+    mappings.into_iter().max_by_key(anonymous_bytes).expect("a mapping")
+}
+
+/// The number in the line of /proc that begins with `name`.
+fn kibibytes(text: &str, name: &str) -> u64 {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
+        .unwrap_or_else(|| panic!("{name} in {text}"))
+}
+
+fn free_reserved_bytes() -> f64 {
+    let memory = fs::read_to_string("/proc/meminfo").expect("proc_meminfo(5)");
+    let count = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("HugePages_Free:")?.trim().parse::<f64>().ok());
+    count.unwrap_or(0.0) * 2.0 * 1024.0 * 1024.0
+}
