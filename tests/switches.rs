@@ -5,6 +5,8 @@ mod support;
 
 use std::fs;
 
+use rustix::process::{Resource, getrlimit};
+use support::confinement::limit_locked_memory;
 use support::forebay::Forebay;
 use support::site::{Site, field};
 
@@ -50,6 +52,73 @@ fn reserved_huge_pages_are_taken_or_their_want_is_told() {
         assert!(warning.contains(" WARN ") && warning.contains("vm.nr_hugepages"), "{warning}");
         assert_eq!(field(&warning, "without"), 1);
     }
+}
+
+// ---- locked memory ----
+
+/// As distributions set it, and less than the buffers.
+const LOCKED_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+#[test]
+fn memory_is_locked_where_it_may_be() {
+    let site = Site::new();
+    let mut forebay = site.start(ENGINE);
+    site.exchange();
+    let locked = forebay.wait_for_log("engines are ready").contains("memory_locked=true");
+    assert_eq!(locked, may_lock_memory());
+    // What is mapped counts, and of that only what is touched is there.
+    let buffers = forebay.metric("forebay_buffers_bytes", &[]) as u64 / 1024;
+    assert_eq!(status_of(&forebay, "VmLck:") > buffers, locked);
+    assert!(forebay.metric("process_resident_memory_bytes", &[]) < 400e6);
+
+    let mut forebay = Site::new().start(&format!("{ENGINE}lock_memory = \"off\"\n"));
+    assert!(forebay.wait_for_log("engines are ready").contains("memory_locked=false"));
+    assert_eq!(status_of(&forebay, "VmLck:"), 0);
+}
+
+#[test]
+fn under_a_limit_nothing_is_locked_and_nothing_else_suffers() {
+    let site = Site::new();
+    let mut forebay =
+        site.start_with(ENGINE, |command| limit_locked_memory(command, LOCKED_BYTES_MAX));
+    site.exchange();
+    assert!(forebay.wait_for_log("engines are ready").contains("memory_locked=false"));
+    assert_eq!(status_of(&forebay, "VmLck:"), 0);
+    assert_eq!(forebay.log().iter().filter(|line| line.contains(" WARN ")).count(), 0);
+}
+
+#[test]
+fn a_limit_larger_than_all_that_is_mapped_at_the_start_is_a_limit_still() {
+    let site = Site::new();
+    let mut forebay = site.start_with(ENGINE, |command| limit_locked_memory(command, 1 << 42));
+    site.exchange();
+    assert!(forebay.wait_for_log("engines are ready").contains("memory_locked=false"));
+    assert_eq!(status_of(&forebay, "VmLck:"), 0);
+}
+
+#[test]
+fn memory_that_must_be_locked_and_cannot_be_is_an_error_that_says_what_to_change() {
+    let settings = format!("{ENGINE}lock_memory = \"on\"\n");
+    let error =
+        Site::new().refusal(&settings, |command| limit_locked_memory(command, LOCKED_BYTES_MAX));
+    for part in ["engine.lock_memory", "RLIMIT_MEMLOCK is 8388608 bytes", "LimitMEMLOCK=infinity"] {
+        assert!(error.contains(part), "{part} in {error}");
+    }
+}
+
+/// Whether this process, and so what it starts, may lock all its memory.
+fn may_lock_memory() -> bool {
+    const CAP_IPC_LOCK: u32 = 14; // linux/capability.h
+    let status = fs::read_to_string("/proc/self/status").expect("proc_pid_status(5)");
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = u64::from_str_radix(effective.expect("the line").trim(), 16).expect("hex");
+    effective & (1 << CAP_IPC_LOCK) != 0 || getrlimit(Resource::Memlock).maximum.is_none()
+}
+
+/// What proc_pid_status(5) says of the process, in KiB.
+fn status_of(forebay: &Forebay, name: &str) -> u64 {
+    let file = format!("/proc/{}/status", forebay.pid());
+    kibibytes(&fs::read_to_string(file).expect("proc_pid_status(5)"), name)
 }
 
 /// What proc_pid_smaps(5) says of the mapping that the buffers lie in: the largest one

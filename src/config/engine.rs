@@ -38,6 +38,10 @@ pub struct EngineSettings {
     /// the kernel for transparent ones; `"on"` takes those that were reserved for it
     /// (`vm.nr_hugepages`), and does as `"auto"` with a warning if they do not suffice.
     pub huge_pages: Switch,
+    /// `lock_memory = "auto" | "on" | "off"`, default `"auto"`: keep all memory, keys
+    /// included, out of swap (mlockall(2)). Needs RLIMIT_MEMLOCK to be unlimited, or
+    /// CAP_IPC_LOCK; without, `"auto"` goes on and `"on"` does not start.
+    pub lock_memory: Switch,
 }
 
 impl Default for EngineSettings {
@@ -50,6 +54,7 @@ impl Default for EngineSettings {
             large_buffers: 32,
             backlog: 4096,
             huge_pages: Switch::Auto,
+            lock_memory: Switch::Auto,
         }
     }
 }
@@ -79,8 +84,16 @@ impl EngineSettings {
     }
 }
 
-pub(super) const KEYS: &[&str] =
-    &["engines", "cpus", "max_connections", "buffers", "large_buffers", "backlog", "huge_pages"];
+pub(super) const KEYS: &[&str] = &[
+    "engines",
+    "cpus",
+    "max_connections",
+    "buffers",
+    "large_buffers",
+    "backlog",
+    "huge_pages",
+    "lock_memory",
+];
 
 pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> EngineSettings {
     let section = &root.section(report, "engine", KEYS);
@@ -110,6 +123,9 @@ pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> EngineSetting
             item.count(report, 1..=u16::MAX)
         }),
         huge_pages: section.value(report, "huge_pages", default.huge_pages, |item, report| {
+            item.choice(report, &Switch::WORDS)
+        }),
+        lock_memory: section.value(report, "lock_memory", default.lock_memory, |item, report| {
             item.choice(report, &Switch::WORDS)
         }),
     };

@@ -115,6 +115,7 @@ fn every_key_reaches_its_setting() {
         large_buffers = 8
         backlog = 100
         huge_pages = "on"
+        lock_memory = "off"
         [handshake]
         workers = 1
         cpus = [1]
@@ -176,6 +177,7 @@ fn every_key_reaches_its_setting() {
             large_buffers: 8,
             backlog: 100,
             huge_pages: Switch::On,
+            lock_memory: Switch::Off,
         }
     );
     assert_eq!(handshake.workers, Some(1));

@@ -1,4 +1,5 @@
-//! How many connections the process can really hold: RLIMIT_NOFILE decides.
+//! What the process may have: descriptors (RLIMIT_NOFILE), and with them connections,
+//! and memory that is not swapped (RLIMIT_MEMLOCK).
 //!
 //! Each proxied connection is two descriptors. The soft limit is raised to the hard
 //! one at start; if that is still too low for the configured number of connections,
@@ -10,6 +11,9 @@ use std::fs;
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::driver::memory;
+use crate::switch::Switch;
 
 /// Descriptors for everything that is not a proxied connection and not counted in
 /// [`Reserve`]: standard streams, the log, signals, the admin address, files read at
@@ -136,6 +140,47 @@ impl ConnectionLimit {
             );
         }
     }
+}
+
+/// Memory was to be locked and cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "engine.lock_memory = \"on\", and memory cannot be locked: {source} (RLIMIT_MEMLOCK is \
+     {limit}); let it be unlimited (systemd: LimitMEMLOCK=infinity; shell: ulimit -l unlimited; \
+     container: --ulimit memlock=-1) or give CAP_IPC_LOCK, or write \"auto\""
+)]
+pub struct MemoryNotLocked {
+    source: io::Error,
+    limit: String,
+}
+
+/// Keeps all memory out of swap, as `wanted`. Returns whether it is.
+///
+/// # Errors
+/// It was asked for and cannot be had.
+pub fn lock_memory(wanted: Switch) -> Result<bool, MemoryNotLocked> {
+    if wanted == Switch::Off {
+        return Ok(false);
+    }
+    let limit = raise_locked_memory_limit();
+    match memory::lock_all(limit) {
+        Ok(()) => Ok(true),
+        Err(_) if wanted == Switch::Auto => Ok(false),
+        Err(source) => {
+            let limit = limit.map_or("unlimited".to_owned(), |bytes| format!("{bytes} bytes"));
+            Err(MemoryNotLocked { source, limit })
+        }
+    }
+}
+
+/// Raises the soft limit as far as the process may; what is in force then, in bytes.
+fn raise_locked_memory_limit() -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Memlock);
+    let raised = Rlimit { current: maximum, maximum };
+    if current != maximum && setrlimit(Resource::Memlock, raised).is_ok() {
+        return maximum;
+    }
+    current
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Start: from settings to running threads, in an order that fails early and says why.
 //!
 //! ```text
-//!   settings ─▶ descriptors, CPUs ─▶ certificates, pools ─▶ sockets, admin address
+//!   settings ─▶ CPUs, descriptors, locked memory ─▶ certificates, pools
+//!            ─▶ sockets, admin address
 //!            ─▶ workers ─▶ engines, each pinned before it takes its memory
 //!            ─▶ all ready ─▶ admin served ─▶ supervise
 //! ```
@@ -21,7 +22,7 @@ use super::admin::{self, AdminError, AdminListener, AdminServer};
 use super::cpus::{self, CpuNotAllowed, Placement};
 use super::event_log::EventLog;
 use super::lifecycle::Lifecycle;
-use super::limits::{self, ConnectionLimit, TooFewDescriptors};
+use super::limits::{self, ConnectionLimit, MemoryNotLocked, TooFewDescriptors};
 use super::listeners::{self, ListenError, Listening};
 use super::metrics::{Certificates, Page, Sizes, Sources};
 use super::prepare::{self, Bound, CertificateSource, Preparer};
@@ -63,6 +64,9 @@ pub enum StartError {
     /// See [`TooFewDescriptors`].
     #[error(transparent)]
     Descriptors(#[from] TooFewDescriptors),
+    /// See [`MemoryNotLocked`].
+    #[error(transparent)]
+    Memory(#[from] MemoryNotLocked),
     /// See [`ListenError`].
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -142,6 +146,8 @@ pub fn start(start: Start) -> Result<Running, StartError> {
     let placement = place(&settings)?;
     let bound = prepare::addresses(&settings);
     let limit = settle_connections(&settings, &placement, bound.len())?;
+    // Before the keys are read.
+    let memory_locked = limits::lock_memory(settings.engine.lock_memory)?;
 
     let mut preparer = Preparer::new(certificates);
     let (prepared, findings) = preparer.prepare(&settings, &bound, 1);
@@ -159,8 +165,13 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         None => None,
     };
 
-    let plan =
-        Plan { settings: &settings, placement: &placement, limit, snapshot: &prepared.snapshot };
+    let plan = Plan {
+        settings: &settings,
+        placement: &placement,
+        limit,
+        memory_locked,
+        snapshot: &prepared.snapshot,
+    };
     let mut ways = Vec::new();
     let mut event_sources = Vec::new();
     for sockets in listeners.of_engines {
@@ -274,6 +285,7 @@ struct Plan<'a> {
     settings: &'a Settings,
     placement: &'a Placement,
     limit: ConnectionLimit,
+    memory_locked: bool,
     snapshot: &'a Arc<Snapshot>,
 }
 
@@ -420,6 +432,7 @@ impl Plan<'_> {
             worker_cpus = cpus::list(&self.placement.workers),
             handshakes = if self.placement.workers.is_empty() { "inline" } else { "offloaded" },
             memory_bytes = obtained.iter().map(|engine| engine.memory_bytes).sum::<usize>(),
+            memory_locked = self.memory_locked,
             buffer_pages = buffer_pages.iter().min().map(|pages| pages.words()),
             "engines are ready"
         );

@@ -141,13 +141,21 @@ impl Drop for Mapping {
 }
 
 fn map(length_bytes: usize, flags: libc::c_int) -> io::Result<NonNull<u8>> {
+    map_protected(length_bytes, libc::PROT_READ | libc::PROT_WRITE, flags)
+}
+
+fn map_protected(
+    length_bytes: usize,
+    protection: libc::c_int,
+    flags: libc::c_int,
+) -> io::Result<NonNull<u8>> {
     // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no
     // memory that exists; the result is checked before use.
     let address = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
             length_bytes,
-            libc::PROT_READ | libc::PROT_WRITE,
+            protection,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags,
             -1,
             0,
@@ -157,6 +165,37 @@ fn map(length_bytes: usize, flags: libc::c_int) -> io::Result<NonNull<u8>> {
         return Err(io::Error::last_os_error());
     }
     NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mmap returned the null page"))
+}
+
+/// Keeps all memory of the process, there is and to come, from being swapped out
+/// (mlockall(2)). A page is locked when it is touched: what is only mapped, as allocators
+/// and thread stacks do in plenty, stays free.
+///
+/// `limit_bytes` is RLIMIT_MEMLOCK, `None` for unlimited. It counts what is mapped, so
+/// that with a limit in force some later allocation would fail; nothing is locked then.
+/// Whether it is in force the kernel is asked: a process with CAP_IPC_LOCK has none.
+///
+/// # Errors
+/// The kernel's; `EAGAIN` if the limit is in force.
+pub fn lock_all(limit_bytes: Option<u64>) -> io::Result<()> {
+    // SAFETY: takes no pointers and changes no byte of any page.
+    if unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let Some(limit_bytes) = limit_bytes else { return Ok(()) };
+    let beyond_the_limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX).max(1);
+    match map_protected(beyond_the_limit, libc::PROT_NONE, libc::MAP_NORESERVE) {
+        Ok(start) => {
+            // SAFETY: the mapping was just made and nobody else knows it.
+            unsafe { libc::munmap(start.as_ptr().cast(), beyond_the_limit) };
+            Ok(())
+        }
+        Err(error) => {
+            // SAFETY: as above.
+            unsafe { libc::munlockall() };
+            Err(error)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,20 @@ pub fn limit_address_space(command: &mut Command, bytes: u64) {
     limit(command, Resource::As, bytes, bytes);
 }
 
+/// Limits locked memory, as `ulimit -l` (which takes KiB), for the superuser too.
+pub fn limit_locked_memory(command: &mut Command, bytes: u64) {
+    const CAP_IPC_LOCK: libc::c_ulong = 14; // linux/capability.h
+    // SAFETY: the closure makes one system call and touches no lock and no heap, as must be
+    // between fork and exec. Only the superuser has, and may drop, the capability.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_CAPBSET_DROP, CAP_IPC_LOCK, 0, 0, 0);
+            Ok(())
+        });
+    }
+    limit(command, Resource::Memlock, bytes, bytes);
+}
+
 fn limit(command: &mut Command, resource: Resource, soft: u64, hard: u64) {
     let limit = Rlimit { current: Some(soft), maximum: Some(hard) };
     // SAFETY: the closure makes one system call and touches no lock and no heap, as must
