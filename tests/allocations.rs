@@ -20,7 +20,7 @@ use forebay::engine::snapshot::{Listener, Records, Snapshot, Timeouts};
 use forebay::engine::{Command, CommandQueue, Engine, Limits, Ways};
 use forebay::handshake::inline::InlineService;
 use forebay::handshake::scheduler::SchedulerSettings;
-use forebay::switch::Switch;
+use forebay::switch::{Spin, Switch};
 use forebay::tls::policy::{Policy, PolicySettings};
 use forebay::tls::{CryptoLibrary, self_signed, tickets};
 use forebay::upstream::{Backend, Balance, Pool, ProxyProtocol};
@@ -200,6 +200,7 @@ fn run_engine(
         credits: 8,
         accepts: ACCEPTS_IN_FLIGHT,
         patience: Duration::from_millis(100),
+        spin: Spin::Off,
     };
     let (events, _source) = event_queue();
     let mut engine = Engine::new(

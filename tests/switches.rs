@@ -4,14 +4,80 @@
 mod support;
 
 use std::fs;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use support::confinement::limit_locked_memory;
 use support::forebay::Forebay;
-use support::site::{Site, field};
+use support::site::{Site, allowed_cpus, field};
 
 /// Enough buffers for some tens of huge pages.
 const ENGINE: &str = "[engine]\nengines = 1\nmax_connections = 64\nbuffers = 4000\n";
+
+// ---- polling ----
+
+#[test]
+fn an_engine_that_polls_serves_shakes_hands_and_stops_as_any_other() {
+    for spin in ["always", "200us"] {
+        let site = Site::new();
+        let mut forebay = site.start(&format!("{ENGINE}spin = \"{spin}\"\n"));
+        if allowed_cpus().len() == 1 {
+            forebay.wait_for_log("engine.spin: has no effect on engines 0");
+        }
+        for _ in 0..10 {
+            site.exchange();
+        }
+        forebay.wait_until("everything came back", |forebay| {
+            forebay.metric("forebay_connections", &[]) == 0.0
+        });
+        forebay.signal(libc::SIGTERM);
+        assert!(forebay.wait_for_exit().success(), "{:#?}", forebay.log());
+    }
+}
+
+#[test]
+fn an_engine_turns_without_work_only_as_long_as_it_was_told_to_poll() {
+    let turns = |spin: &str| {
+        let forebay = Site::new().start(&format!("{ENGINE}spin = \"{spin}\"\n"));
+        let turns = |forebay: &Forebay| forebay.metric("forebay_engine_turns_total", &[]);
+        // Beyond the longest time that one can be told to poll, but for ever.
+        thread::sleep(Duration::from_millis(50));
+        let before = turns(&forebay);
+        thread::sleep(Duration::from_millis(500));
+        let shares = forebay.log().iter().any(|line| line.contains("engine.spin: has no effect"));
+        (turns(&forebay) - before, shares)
+    };
+    for spin in ["off", "10ms"] {
+        let (turned, _) = turns(spin);
+        assert!(turned < 10.0, "{spin}: {turned}");
+    }
+    let (turned, shares) = turns("always");
+    assert_eq!(turned > 1_000.0, !shares, "always: {turned}");
+}
+
+#[test]
+fn an_engine_that_shares_its_cpu_does_not_poll_and_both_commands_say_so() {
+    const WARNING: &str = "warning: engine.spin: has no effect on engines 0";
+    let cpu = allowed_cpus()[0];
+    let site = Site::new();
+    let settings =
+        format!("{ENGINE}cpus = [{cpu}]\nspin = \"always\"\n[handshake]\ncpus = [{cpu}]\n");
+    let mut forebay = site.start(&settings);
+    let warning = forebay.wait_for_log(WARNING);
+    assert!(warning.contains(" WARN "), "{warning}");
+    for _ in 0..10 {
+        site.exchange();
+    }
+    let checked = Command::new(env!("CARGO_BIN_EXE_forebay"))
+        .args(["check", "-c"])
+        .arg(&forebay.configuration_file)
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success() && said.contains(WARNING), "{said}");
+}
 
 // ---- huge pages ----
 

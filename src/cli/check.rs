@@ -10,6 +10,7 @@ use super::{ExitStatus, SUCCESS, WRONG_INPUT};
 use crate::config::{self, Finding};
 use crate::control::prepare::{self, CertificateSource, Preparer};
 use crate::control::start::place;
+use crate::control::switches;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -30,8 +31,11 @@ pub(super) fn check(arguments: &Arguments) -> ExitStatus {
         Some(settings) => {
             let bound = prepare::addresses(settings);
             findings.extend(preparer.prepare(settings, &bound, 1).1);
-            if let Err(error) = place(settings) {
-                findings.push(settings.error(&config::Place::default(), error.to_string()));
+            match place(settings) {
+                Ok(placement) => findings.extend(switches::check(settings, &placement)),
+                Err(error) => {
+                    findings.push(settings.error(&config::Place::default(), error.to_string()));
+                }
             }
         }
     }

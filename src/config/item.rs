@@ -293,6 +293,30 @@ impl<'t> Item<'t> {
         chosen
     }
 
+    /// One of a few words, or a duration within `range` for `of_duration`.
+    pub(super) fn choice_or_duration<T: Copy>(
+        &self,
+        report: &mut Report<'_>,
+        choices: &[(&str, T)],
+        range: RangeInclusive<Duration>,
+        of_duration: impl FnOnce(Duration) -> T,
+    ) -> Option<T> {
+        let text = self.value.as_str().unwrap_or_default();
+        if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text) {
+            return Some(*value);
+        }
+        if text.starts_with(|first: char| first.is_ascii_digit()) {
+            return self.duration(report, range).map(of_duration);
+        }
+        let [least, most] = [range.start(), range.end()].map(|end| values::duration_text(*end));
+        let mut wanted: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
+        wanted.push(format!("a duration from \"{least}\" to \"{most}\""));
+        let near = suggest::nearest(text, choices.iter().map(|(word, _)| *word));
+        let help = near.map(|word| format!("did you mean {word:?}?"));
+        self.wrong_type(report, &suggest::alternatives(&wanted), help);
+        None
+    }
+
     /// A duration with its unit, within `range`.
     pub(super) fn duration(
         &self,

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::endpoint::Endpoint;
-use crate::switch::Switch;
+use crate::switch::{Spin, Switch};
 use crate::tls::names::Group;
 use crate::tls::policy::UnknownServerName;
 use crate::tls::{CryptoLibrary, Version};
@@ -116,6 +116,7 @@ fn every_key_reaches_its_setting() {
         backlog = 100
         huge_pages = "on"
         lock_memory = "off"
+        spin = "50us"
         [handshake]
         workers = 1
         cpus = [1]
@@ -178,6 +179,7 @@ fn every_key_reaches_its_setting() {
             backlog: 100,
             huge_pages: Switch::On,
             lock_memory: Switch::Off,
+            spin: Spin::For(Duration::from_micros(50)),
         }
     );
     assert_eq!(handshake.workers, Some(1));
@@ -508,6 +510,26 @@ fn a_word_that_is_no_choice_is_told_the_choices() {
     assert_eq!(
         told("tls.minimum_version = 1.2"),
         "1:23: error: tls.minimum_version: expected \"1.2\" or \"1.3\", found the number 1.2"
+    );
+}
+
+#[test]
+fn a_word_or_a_duration_is_told_both() {
+    assert_eq!(settings(&format!("engine.spin = \"always\"\n{MINIMAL}")).engine.spin, Spin::Always);
+    assert_eq!(
+        told("engine.spin = \"allways\""),
+        "1:15: error: engine.spin: expected \"off\", \"always\" or \
+         a duration from \"1us\" to \"10ms\", found \"allways\"; did you mean \"always\"?"
+    );
+    assert_eq!(
+        told("engine.spin = 50"),
+        "1:15: error: engine.spin: expected \"off\", \"always\" or \
+         a duration from \"1us\" to \"10ms\", found the number 50"
+    );
+    assert_eq!(
+        told("engine.spin = \"1s\""),
+        "1:15: error: engine.spin: \"1s\" is out of range; \
+         write a duration from \"1us\" to \"10ms\""
     );
 }
 

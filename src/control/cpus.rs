@@ -63,6 +63,15 @@ pub struct Placement {
     pub shared: bool,
 }
 
+impl Placement {
+    /// Whether another engine or a worker has the CPU of that engine too.
+    pub fn shares_its_cpu(&self, engine: usize) -> bool {
+        let cpu = self.engines[engine];
+        let on_it = self.engines.iter().chain(&self.workers).filter(|other| **other == cpu);
+        on_it.count() > 1
+    }
+}
+
 /// The CPUs that this thread may run on, ascending.
 pub fn allowed() -> Vec<usize> {
     let mut cpus: Vec<usize> =
@@ -168,6 +177,7 @@ mod tests {
         assert_eq!(placement.engines, (0..12).collect::<Vec<_>>());
         assert_eq!(placement.workers, [12, 13, 14, 15]);
         assert!(!placement.shared);
+        assert!((0..12).all(|engine| !placement.shares_its_cpu(engine)));
     }
 
     #[test]
@@ -206,8 +216,9 @@ mod tests {
     fn configured_numbers_stand_and_sharing_is_told() {
         let wanted = Wanted { engines: Some(3), workers: Some(2), ..Wanted::default() };
         let placement = placed(&[0, 1], wanted);
-        assert_eq!((placement.engines, placement.workers), (vec![0, 1, 0], vec![0, 1]));
         assert!(placement.shared);
+        assert!((0..3).all(|engine| placement.shares_its_cpu(engine)));
+        assert_eq!((placement.engines, placement.workers), (vec![0, 1, 0], vec![0, 1]));
     }
 
     #[test]
@@ -219,6 +230,13 @@ mod tests {
         let wanted = Wanted { worker_cpus: &[0], ..Wanted::default() };
         let placement = placed(&[0, 1, 2, 3], wanted);
         assert_eq!((placement.engines, placement.workers), (vec![1, 2, 3], vec![0]));
+    }
+
+    #[test]
+    fn only_an_engine_that_shares_its_cpu_is_said_to() {
+        let wanted = Wanted { engine_cpus: &[0, 1], worker_cpus: &[1], ..Wanted::default() };
+        let placement = placed(&[0, 1, 2], wanted);
+        assert!(!placement.shares_its_cpu(0) && placement.shares_its_cpu(1));
     }
 
     #[test]

@@ -18,4 +18,4 @@ pub mod reload;
 pub mod signals;
 pub mod start;
 pub mod supervise;
-mod switches;
+pub mod switches;

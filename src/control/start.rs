@@ -153,6 +153,7 @@ pub fn start(start: Start) -> Result<Running, StartError> {
     let (prepared, findings) = preparer.prepare(&settings, &bound, 1);
     let Some(prepared) = prepared else { return Err(StartError::Configuration(findings)) };
     reload::log_findings(&findings);
+    reload::log_findings(&switches::check(&settings, &placement));
 
     let backlog = i32::from(settings.engine.backlog);
     let listening: Vec<Listening<'_>> = bound
@@ -452,6 +453,7 @@ impl Plan<'_> {
             credits: self.credits() as usize,
             accepts: ACCEPTS_IN_FLIGHT,
             patience: self.settings.handshake.patience,
+            spin: switches::spin(self.settings.engine.spin, self.placement, number),
         };
         let Beginning { sockets, doorbell, commands, metrics, events } = way;
         let ring_settings = RingSettings {

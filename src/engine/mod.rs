@@ -59,6 +59,7 @@ use self::timers::Timers;
 use crate::clock::Moment;
 use crate::driver::{Buffer, Completion, Driver, Errno, Outcome, Token, Wait};
 use crate::handshake::{HandshakeService, StepOutcome, Task};
+use crate::switch::Spin;
 use crate::tls::client_hello::CLIENT_HELLO_BYTES_MAX;
 use crate::tls::server_name::SERVER_NAME_BYTES_MAX;
 
@@ -152,6 +153,8 @@ pub struct Limits {
     pub accepts: usize,
     /// A parked handshake that waited longer than this lets newer ones go first.
     pub patience: Duration,
+    /// For how long the engine polls before it sleeps.
+    pub spin: Spin,
 }
 
 impl Limits {
@@ -194,6 +197,8 @@ pub struct Engine<D: Driver, H: HandshakeService> {
     /// A receive found the pool empty since the last turn.
     pool_dry: bool,
     now: Moment,
+    /// When there was last something to do.
+    worked: Moment,
 }
 
 impl<D: Driver, H: HandshakeService> Engine<D, H> {
@@ -230,6 +235,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             scratch: Box::new([0; CLIENT_HELLO_BYTES_MAX]),
             pool_dry: false,
             now,
+            worked: now,
         };
         engine.set_durations();
         engine
@@ -256,6 +262,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }
         for _ in 0..COMPLETIONS_PER_TURN {
             let Some(completion) = self.driver.completion() else { break };
+            self.worked = self.now;
             self.metrics.completions.increment();
             self.complete(completion);
         }
@@ -263,6 +270,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         // first, and a flight or a connect costs the kernel more than a record.
         for _ in 0..RESULTS_PER_TURN {
             let Some(task) = self.handshakes.next_result() else { break };
+            self.worked = self.now;
             self.handshake_result(task);
         }
         self.serve_buffer_waiters();
@@ -402,8 +410,14 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }
     }
 
-    /// How long the driver may wait: not at all while work is at hand.
+    /// How long the driver may wait: not at all while work is at hand, or while the engine
+    /// polls for it. A polling engine looks at its inbox each turn, so nobody need wake it.
     fn wait(&mut self) -> Wait {
+        if self.limits.spin.polls(self.now.since(self.worked)) {
+            // Leaves the core's other thread more of it.
+            std::hint::spin_loop();
+            return Wait::Never;
+        }
         self.driver.prepare_sleep();
         if self.handshakes.has_results() || !self.commands.0.is_empty() {
             return Wait::Never;

@@ -16,7 +16,7 @@ use crate::driver::ring::{ACCEPTS_IN_FLIGHT, Doorbell, RingDriver, RingSettings}
 use crate::endpoint::Endpoint;
 use crate::handshake::inline::InlineService;
 use crate::handshake::scheduler::SchedulerSettings;
-use crate::switch::Switch;
+use crate::switch::{Spin, Switch};
 use crate::tls::CryptoLibrary;
 use crate::tls::policy::{Policy, PolicySettings};
 use crate::tls::test_support::Client;
@@ -68,6 +68,7 @@ fn start(backend: Endpoint, proxy_protocol: ProxyProtocol) -> Running {
                 credits: 8,
                 accepts: ACCEPTS_IN_FLIGHT,
                 patience: Duration::from_millis(100),
+                spin: Spin::Off,
             };
             let (events, _source) = event_queue();
             let snapshot = Arc::new(snapshot(backend, proxy_protocol));

@@ -7,6 +7,7 @@ use forebay::clock::Moment;
 use forebay::driver::simulator::{Chance, Faults, PeerFaults, Random};
 use forebay::engine::snapshot::{Listener, Records, Snapshot, Timeouts};
 use forebay::engine::{Command, Limits};
+use forebay::switch::Spin;
 use forebay::tls::CryptoLibrary;
 use forebay::upstream::{Backend, Balance, Pool, ProxyProtocol};
 
@@ -104,6 +105,11 @@ impl Setting {
                 credits: random.magnitude(1, 8),
                 accepts: random.magnitude(1, 4),
                 patience: seconds(1),
+                spin: random.choice(&[
+                    Spin::Off,
+                    Spin::For(Duration::from_micros(1)),
+                    Spin::For(Duration::from_micros(100)),
+                ]),
             },
             service: Behaviour {
                 delay_max: random.duration(Duration::from_micros(10), Duration::from_millis(300)),

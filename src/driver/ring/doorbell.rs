@@ -5,11 +5,13 @@
 //!   engine                              another thread
 //!   asleep = true                       push work
 //!   fence                               fence
-//!   look for work once more             asleep.swap(false)? ── yes ─▶ write eventfd
+//!   look for work once more             asleep and asleep.swap(false)? ─ yes ─▶ write eventfd
 //!   sleep in io_uring_enter
 //! ```
 //!
-//! Either the engine sees the work or the other thread sees it asleep.
+//! Either the engine sees the work or the other thread sees it asleep. While the engine
+//! is awake both sides only read, so that an engine that polls its ring in place of
+//! sleeping and the threads that serve it do not take the cache line from one another.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -41,7 +43,7 @@ impl Doorbell {
     /// Wakes the engine if it sleeps or is about to. Call after handing it work.
     pub fn ring(&self) {
         fence(Ordering::SeqCst);
-        if self.asleep.swap(false, Ordering::SeqCst) {
+        if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
             let one = 1_u64;
             // SAFETY: writes eight bytes from a live local to a descriptor we own. It
             // cannot block: the counter is read at each wake and never nears its maximum.
@@ -57,7 +59,9 @@ impl Doorbell {
 
     /// The engine is awake.
     pub(super) fn announce_awake(&self) {
-        self.asleep.store(false, Ordering::Relaxed);
+        if self.asleep.load(Ordering::Relaxed) {
+            self.asleep.store(false, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn descriptor(&self) -> RawFd {
