@@ -192,6 +192,7 @@ fn run_engine(
         listeners: vec![listener.into()],
         doorbell,
         huge_pages: Switch::Off,
+        napi_busy_poll: Duration::ZERO,
     };
     let driver = RingDriver::new(settings).expect("ring");
     let service = InlineService::new(0, 8, &SchedulerSettings::with_room(8), library);

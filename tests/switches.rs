@@ -79,6 +79,22 @@ fn an_engine_that_shares_its_cpu_does_not_poll_and_both_commands_say_so() {
     assert!(checked.status.success() && said.contains(WARNING), "{said}");
 }
 
+#[test]
+fn network_devices_are_polled_where_the_kernel_can() {
+    let site = Site::new();
+    let mut forebay = site.start(&format!("{ENGINE}napi_busy_poll = \"100us\"\n"));
+    for _ in 0..10 {
+        site.exchange();
+    }
+    let polls = forebay.wait_for_log("engines are ready").contains("polls_devices=true");
+    let warned = forebay.log().iter().any(|line| line.contains("does not poll network devices"));
+    assert_ne!(polls, warned);
+    if kernel_is_at_least(6, 9) {
+        // Whoever builds a kernel for a proxy without this knows it.
+        assert!(polls, "{:#?}", forebay.log());
+    }
+}
+
 // ---- huge pages ----
 
 #[test]
@@ -185,6 +201,13 @@ fn may_lock_memory() -> bool {
 fn status_of(forebay: &Forebay, name: &str) -> u64 {
     let file = format!("/proc/{}/status", forebay.pid());
     kibibytes(&fs::read_to_string(file).expect("proc_pid_status(5)"), name)
+}
+
+fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("proc_sys_kernel(5)");
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|number| number.parse::<u32>().ok());
+    (number(), number()) >= (Some(major), Some(minor))
 }
 
 /// What proc_pid_smaps(5) says of the mapping that the buffers lie in: the largest one

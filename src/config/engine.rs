@@ -50,6 +50,11 @@ pub struct EngineSettings {
     /// microseconds of each answer on a quiet engine, for a busy CPU. An engine whose CPU
     /// others share does not poll.
     pub spin: Spin,
+    /// `napi_busy_poll = "off" | "1us" to "10ms"`, default `"off"` (zero): for how long
+    /// the kernel polls the network devices before it lets an engine sleep, instead of
+    /// waiting for their interrupts (Linux 6.9). For devices whose queues serve one
+    /// engine each.
+    pub napi_busy_poll: Duration,
 }
 
 impl Default for EngineSettings {
@@ -64,6 +69,7 @@ impl Default for EngineSettings {
             huge_pages: Switch::Auto,
             lock_memory: Switch::Auto,
             spin: Spin::Off,
+            napi_busy_poll: Duration::ZERO,
         }
     }
 }
@@ -103,6 +109,7 @@ pub(super) const KEYS: &[&str] = &[
     "huge_pages",
     "lock_memory",
     "spin",
+    "napi_busy_poll",
 ];
 
 /// The shortest and the longest time to poll for, if not for ever. The longest is the
@@ -146,7 +153,24 @@ pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> EngineSetting
             let words = [("off", Spin::Off), ("always", Spin::Always)];
             item.choice_or_duration(report, &words, POLLING, Spin::For)
         }),
+        napi_busy_poll: section.value(
+            report,
+            "napi_busy_poll",
+            default.napi_busy_poll,
+            |item, report| {
+                let off = [("off", Duration::ZERO)];
+                item.choice_or_duration(report, &off, POLLING, |duration| duration)
+            },
+        ),
     };
     super::check::cpus_suffice(report, section, "engines", settings.engines, &settings.cpus);
+    if let (Spin::Always, Some(item)) = (settings.spin, section.item(report, "napi_busy_poll"))
+        && !settings.napi_busy_poll.is_zero()
+    {
+        let message = "has no effect with spin = \"always\": the kernel polls devices only \
+                       before an engine sleeps";
+        let help = "take one of the two out";
+        report.warning(item.place(), message.into(), Some(help.into()));
+    }
     settings
 }

@@ -117,6 +117,7 @@ fn every_key_reaches_its_setting() {
         huge_pages = "on"
         lock_memory = "off"
         spin = "50us"
+        napi_busy_poll = "1ms"
         [handshake]
         workers = 1
         cpus = [1]
@@ -180,6 +181,7 @@ fn every_key_reaches_its_setting() {
             huge_pages: Switch::On,
             lock_memory: Switch::Off,
             spin: Spin::For(Duration::from_micros(50)),
+            napi_busy_poll: Duration::from_millis(1),
         }
     );
     assert_eq!(handshake.workers, Some(1));
@@ -831,6 +833,11 @@ fn suspicious_settings_are_warned_of_and_used() {
         told("[handshake]\ninline = true\nworkers = 2"),
         "3:11: warning: handshake.workers: has no effect with inline = true; \
          take one of the two out"
+    );
+    assert_eq!(
+        told("[engine]\nspin = \"always\"\nnapi_busy_poll = \"50us\""),
+        "3:18: warning: engine.napi_busy_poll: has no effect with spin = \"always\": the kernel \
+         polls devices only before an engine sleeps; take one of the two out"
     );
     let unused = format!("{MINIMAL}[[pool]]\nname = \"spare\"\nbackends = [\"unix:/a\"]");
     assert_eq!(

@@ -307,6 +307,7 @@ struct Obtained {
     capabilities: Capabilities,
     memory_bytes: usize,
     buffer_pages: Pages,
+    polls_devices: bool,
 }
 
 impl Plan<'_> {
@@ -421,6 +422,8 @@ impl Plan<'_> {
     /// Says what there is to work with, and what was asked for and is not there.
     fn log_ready(&self, obtained: &[Obtained]) {
         let Some(Obtained { capabilities, .. }) = obtained.first() else { return };
+        let polls_devices = obtained.iter().all(|engine| engine.polls_devices);
+        switches::warn_of_device_polling(self.settings.engine.napi_busy_poll, polls_devices);
         let buffer_pages: Vec<Pages> = obtained.iter().map(|engine| engine.buffer_pages).collect();
         switches::warn_of_pages(self.settings.engine.huge_pages, &buffer_pages);
         tracing::info!(
@@ -434,6 +437,7 @@ impl Plan<'_> {
             handshakes = if self.placement.workers.is_empty() { "inline" } else { "offloaded" },
             memory_bytes = obtained.iter().map(|engine| engine.memory_bytes).sum::<usize>(),
             memory_locked = self.memory_locked,
+            polls_devices,
             buffer_pages = buffer_pages.iter().min().map(|pages| pages.words()),
             "engines are ready"
         );
@@ -463,6 +467,7 @@ impl Plan<'_> {
             listeners: sockets,
             doorbell,
             huge_pages: self.settings.engine.huge_pages,
+            napi_busy_poll: self.settings.engine.napi_busy_poll,
         };
         thread::Builder::new().name(format!("engine-{number}")).spawn(move || {
             // Before anything is allocated: memory comes from the node of the CPU that
@@ -482,6 +487,7 @@ impl Plan<'_> {
                 capabilities: driver.capabilities().clone(),
                 memory_bytes,
                 buffer_pages: driver.buffer_pages(),
+                polls_devices: driver.polls_devices(),
             };
             let ways = Ways { commands, metrics, events };
             let mut engine = Engine::new(number, driver, service, limits, snapshot, ways);

@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use super::cpus::{self, Placement};
 use crate::config::{Finding, Place, Settings};
 use crate::driver::memory::Pages;
@@ -27,6 +29,16 @@ pub fn check(settings: &Settings, placement: &Placement) -> Vec<Finding> {
 /// Whether an engine polls: not where it would take the CPU from those it waits for.
 pub(super) fn spin(wanted: Spin, placement: &Placement, engine: usize) -> Spin {
     if placement.shares_its_cpu(engine) { Spin::Off } else { wanted }
+}
+
+/// `engine.napi_busy_poll`: `obtained` is whether the kernel does it.
+pub(super) fn warn_of_device_polling(wanted: Duration, obtained: bool) {
+    if !wanted.is_zero() && !obtained {
+        tracing::warn!(
+            "this kernel does not poll network devices for a ring: engine.napi_busy_poll has no \
+             effect; it needs Linux 6.9 with CONFIG_NET_RX_BUSY_POLL"
+        );
+    }
 }
 
 /// `engine.huge_pages`: `obtained` is what the buffers of each engine lie on.

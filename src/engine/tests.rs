@@ -60,6 +60,7 @@ fn start(backend: Endpoint, proxy_protocol: ProxyProtocol) -> Running {
                 listeners: vec![listener.into()],
                 doorbell,
                 huge_pages: Switch::Off,
+                napi_busy_poll: Duration::ZERO,
             })
             .expect("ring");
             let service = InlineService::new(0, 8, &SchedulerSettings::with_room(8), library);

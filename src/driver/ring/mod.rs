@@ -24,8 +24,9 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
-use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, Napi, SubmitArgs, Timespec};
 use io_uring::{
     CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue,
 };
@@ -80,6 +81,9 @@ pub struct RingSettings {
     pub doorbell: Arc<Doorbell>,
     /// Whether the buffers lie on huge pages.
     pub huge_pages: Switch,
+    /// For how long the kernel polls the network devices of this ring's sockets before
+    /// it lets the engine sleep (`IORING_REGISTER_NAPI`, Linux 6.9). Zero: not at all.
+    pub napi_busy_poll: Duration,
 }
 
 impl RingSettings {
@@ -121,6 +125,7 @@ pub struct RingDriver {
     doorbell: Arc<Doorbell>,
     doorbell_value: Box<UnsafeCell<u64>>,
     capabilities: Capabilities,
+    polls_devices: bool,
     enter_flags: EnterFlags,
     now: Moment,
     in_flight: usize,
@@ -172,6 +177,8 @@ impl RingDriver {
         let _ = submitter.register_iowq_max_workers(&mut [IO_THREADS_MAX; 2]);
         // Saves a descriptor look-up per enter (Linux 5.18); harmless if refused.
         let _ = submitter.register_ring_fd();
+        let polls_devices = !settings.napi_busy_poll.is_zero()
+            && poll_devices(&submitter, settings.napi_busy_poll).is_ok();
         let mut driver = Self {
             submitter,
             submission: ManuallyDrop::new(submission),
@@ -188,6 +195,7 @@ impl RingDriver {
             doorbell: settings.doorbell,
             doorbell_value: Box::new(UnsafeCell::new(0)),
             capabilities,
+            polls_devices,
             enter_flags,
             now: Moment::now(),
             in_flight: 0,
@@ -208,6 +216,11 @@ impl RingDriver {
     /// What pages the buffers got.
     pub fn buffer_pages(&self) -> Pages {
         self.pool.pages()
+    }
+
+    /// Whether the kernel polls network devices before this engine sleeps.
+    pub fn polls_devices(&self) -> bool {
+        self.polls_devices
     }
 
     fn listen_to_doorbell(&mut self) {
@@ -370,6 +383,16 @@ impl Drop for RingDriver {
         // into its mappings, are not used again, and their `Drop` does not run.
         unsafe { ManuallyDrop::drop(&mut self.ring) };
     }
+}
+
+/// Has the kernel poll the devices that the ring's sockets receive from; it finds out by
+/// itself which these are. Refused before Linux 6.9 and without CONFIG_NET_RX_BUSY_POLL.
+fn poll_devices(submitter: &Submitter<'_>, duration: Duration) -> io::Result<()> {
+    let microseconds = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+    // Preferred: where interrupts are deferred (gro_flush_timeout, napi_defer_hard_irqs)
+    // they stay off between two polls.
+    let mut napi = Napi::new().set_busy_poll_timeout(microseconds).set_prefer_busy_poll(true);
+    submitter.register_napi(&mut napi)
 }
 
 /// What an operation is, as `user_data` carries it.

@@ -17,6 +17,7 @@ fn driver(buffers: usize, listeners: Vec<OwnedFd>) -> RingDriver {
         listeners,
         doorbell,
         huge_pages: Switch::Off,
+        napi_busy_poll: Duration::ZERO,
     })
     .expect("this machine runs io_uring")
 }
@@ -224,6 +225,7 @@ fn the_doorbell_ends_a_sleep() {
         listeners: Vec::new(),
         doorbell: Arc::clone(&doorbell),
         huge_pages: Switch::Off,
+        napi_busy_poll: Duration::ZERO,
     };
     let mut driver = RingDriver::new(settings).expect("ring");
     for _ in 0..3 {
