@@ -8,6 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use core_affinity::CoreId;
 use rustix::process::{Resource, getrlimit};
 use support::confinement::limit_locked_memory;
 use support::forebay::Forebay;
@@ -93,6 +94,39 @@ fn network_devices_are_polled_where_the_kernel_can() {
         // Whoever builds a kernel for a proxy without this knows it.
         assert!(polls, "{:#?}", forebay.log());
     }
+}
+
+// ---- steering ----
+
+#[test]
+fn steered_clients_are_served_by_the_engine_on_the_cpu_that_received_them() {
+    let cpus = allowed_cpus();
+    let site = Site::new();
+    let mut forebay = site.start(&format!(
+        "[engine]\ncpus = {cpus:?}\nmax_connections = 1000\nsteer = \"cpu\"\n\
+         [handshake]\ninline = true\n"
+    ));
+    let mut expected = vec![0.0; cpus.len()];
+    for (engine, cpu) in cpus.iter().enumerate() {
+        // A packet on loopback is received by the CPU that sent it.
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                assert!(core_affinity::set_for_current(CoreId { id: *cpu }));
+                (0..10).for_each(|_| site.exchange());
+            });
+        });
+        expected[engine] += 10.0;
+        let accepted: Vec<f64> = (0..cpus.len())
+            .map(|engine| {
+                let engine = format!("engine=\"{engine}\"");
+                forebay.metric("forebay_connections_accepted_total", &[&engine])
+            })
+            .collect();
+        assert_eq!(accepted, expected, "after {engine}");
+    }
+    // While it drains the sockets of the group are closed one after the other.
+    forebay.signal(libc::SIGTERM);
+    assert!(forebay.wait_for_exit().success(), "{:#?}", forebay.log());
 }
 
 // ---- huge pages ----

@@ -55,6 +55,21 @@ pub struct EngineSettings {
     /// waiting for their interrupts (Linux 6.9). For devices whose queues serve one
     /// engine each.
     pub napi_busy_poll: Duration,
+    /// `steer = "hash" | "cpu"`, default `"hash"`: which engine gets a connection: by a
+    /// hash of its addresses, or the one on the CPU that received its SYN; by hash where
+    /// that CPU has no engine. `"cpu"` is for machines whose network queues interrupt the
+    /// engines' CPUs evenly.
+    pub steer: Steer,
+}
+
+/// Which engine gets a new connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Steer {
+    /// By a hash of its addresses.
+    #[default]
+    Hash,
+    /// The engine on the CPU that received its SYN.
+    Cpu,
 }
 
 impl Default for EngineSettings {
@@ -70,6 +85,7 @@ impl Default for EngineSettings {
             lock_memory: Switch::Auto,
             spin: Spin::Off,
             napi_busy_poll: Duration::ZERO,
+            steer: Steer::Hash,
         }
     }
 }
@@ -110,6 +126,7 @@ pub(super) const KEYS: &[&str] = &[
     "lock_memory",
     "spin",
     "napi_busy_poll",
+    "steer",
 ];
 
 /// The shortest and the longest time to poll for, if not for ever. The longest is the
@@ -162,6 +179,9 @@ pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> EngineSetting
                 item.choice_or_duration(report, &off, POLLING, |duration| duration)
             },
         ),
+        steer: section.value(report, "steer", default.steer, |item, report| {
+            item.choice(report, &[("hash", Steer::Hash), ("cpu", Steer::Cpu)])
+        }),
     };
     super::check::cpus_suffice(report, section, "engines", settings.engines, &settings.cpus);
     if let (Spin::Always, Some(item)) = (settings.spin, section.item(report, "napi_busy_poll"))

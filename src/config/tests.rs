@@ -118,6 +118,7 @@ fn every_key_reaches_its_setting() {
         lock_memory = "off"
         spin = "50us"
         napi_busy_poll = "1ms"
+        steer = "cpu"
         [handshake]
         workers = 1
         cpus = [1]
@@ -182,6 +183,7 @@ fn every_key_reaches_its_setting() {
             lock_memory: Switch::Off,
             spin: Spin::For(Duration::from_micros(50)),
             napi_busy_poll: Duration::from_millis(1),
+            steer: engine::Steer::Cpu,
         }
     );
     assert_eq!(handshake.workers, Some(1));

@@ -161,6 +161,7 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         .map(|Bound { address, name }| Listening { name, address: *address, backlog })
         .collect();
     let listeners = listeners::listen(&listening, placement.engines.len())?;
+    switches::steer(settings.engine.steer, &listeners, &placement);
     let admin_listener = match &settings.admin.address {
         Some(address) => Some(AdminListener::bind(address.value)?),
         None => None,

@@ -6,6 +6,8 @@
 use std::time::Duration;
 
 use super::cpus::{self, Placement};
+use super::listeners::{self, Listeners};
+use crate::config::engine::Steer;
 use crate::config::{Finding, Place, Settings};
 use crate::driver::memory::Pages;
 use crate::switch::{Spin, Switch};
@@ -29,6 +31,15 @@ pub fn check(settings: &Settings, placement: &Placement) -> Vec<Finding> {
 /// Whether an engine polls: not where it would take the CPU from those it waits for.
 pub(super) fn spin(wanted: Spin, placement: &Placement, engine: usize) -> Spin {
     if placement.shares_its_cpu(engine) { Spin::Off } else { wanted }
+}
+
+/// `engine.steer`: spreads connections over the engines as wanted, else by hash.
+pub(super) fn steer(wanted: Steer, listeners: &Listeners, placement: &Placement) {
+    if wanted == Steer::Cpu
+        && let Err(error) = listeners::steer_by_cpu(listeners, &placement.engines)
+    {
+        tracing::warn!(%error, "cannot steer connections by CPU: they are spread by hash");
+    }
 }
 
 /// `engine.napi_busy_poll`: `obtained` is whether the kernel does it.
