@@ -442,6 +442,7 @@ impl Plan<'_> {
             buffer_pages = buffer_pages.iter().min().map(|pages| pages.words()),
             "engines are ready"
         );
+        switches::report_unused(capabilities.receives_without_copy);
     }
 
     fn start_engine<H: HandshakeService + Send + 'static>(

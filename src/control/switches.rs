@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::fs;
 use std::time::Duration;
 
 use super::cpus::{self, Placement};
@@ -63,6 +64,21 @@ pub(super) fn warn_of_pages(wanted: Switch, obtained: &[Pages]) {
              ones instead; raise vm.nr_hugepages"
         );
     }
+}
+
+/// Says whether the kernel has what would move bytes without copying them. forebay uses
+/// neither: docs/zero-copy.md has the reasons, and what it would take.
+pub(super) fn report_unused(receives_without_copy: bool) {
+    let words = |there| if there { "in this kernel" } else { "not in this kernel" };
+    // Protocols that can be stacked on a TCP socket; "tls" from when its module is loaded.
+    let stackable = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp");
+    let kernel_tls =
+        stackable.is_ok_and(|names| names.split_whitespace().any(|name| name == "tls"));
+    tracing::info!(
+        zero_copy_receive = words(receives_without_copy),
+        kernel_tls = if kernel_tls { "loaded" } else { "not loaded" },
+        "not used by forebay (docs/zero-copy.md)"
+    );
 }
 
 #[cfg(test)]

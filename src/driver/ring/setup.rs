@@ -80,6 +80,8 @@ pub struct Capabilities {
     pub present: Vec<&'static str>,
     /// Newer features that are missing; the engine does without.
     pub missing: Vec<&'static str>,
+    /// Zero-copy receive, which the engine does not use: docs/zero-copy.md.
+    pub receives_without_copy: bool,
 }
 
 impl fmt::Display for Capabilities {
@@ -122,9 +124,15 @@ pub(super) fn build(entries: u32, completions: u32) -> Result<(IoUring, Capabili
         Err(error) => Err(error),
     };
     let ring = ring.map_err(|cause| explain(cause, &kernel))?;
-    check_operations(&ring, &kernel)?;
+    let probe = check_operations(&ring, &kernel)?;
     let parameters = ring.params();
-    let mut capabilities = Capabilities { kernel, flags, present: Vec::new(), missing: Vec::new() };
+    let mut capabilities = Capabilities {
+        kernel,
+        flags,
+        present: Vec::new(),
+        missing: Vec::new(),
+        receives_without_copy: probe.is_supported(opcode::RecvZc::CODE),
+    };
     for (name, there) in [
         ("NO_SQARRAY", capabilities.flags.contains(&"NO_SQARRAY")),
         ("RECVSEND_BUNDLE", parameters.is_feature_recvsend_bundle()),
@@ -169,7 +177,8 @@ fn explain(cause: io::Error, kernel: &str) -> SetupError {
     }
 }
 
-fn check_operations(ring: &IoUring, kernel: &str) -> Result<(), SetupError> {
+/// Which operations there are, once all are that the engine needs.
+fn check_operations(ring: &IoUring, kernel: &str) -> Result<Probe, SetupError> {
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(|cause| explain(cause, kernel))?;
     for (operation, code) in [
@@ -185,7 +194,7 @@ fn check_operations(ring: &IoUring, kernel: &str) -> Result<(), SetupError> {
             return Err(SetupError::OperationMissing { operation, kernel: kernel.to_owned() });
         }
     }
-    Ok(())
+    Ok(probe)
 }
 
 fn kernel_release() -> String {
