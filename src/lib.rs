@@ -23,7 +23,7 @@
 //! | [`upstream`] | pools, balancing, PROXY protocol; sans-I/O | [`tls`] names |
 //! | [`tls`] | certificates, ClientHello, record layer; sans-I/O, no `unsafe` | rustls, ring, aws-lc-rs |
 //! | [`driver`] | the only door to the kernel, and its simulator; all `unsafe` | the kernel |
-//! | [`metrics`], [`clock`], [`endpoint`], [`switch`] | plain data | nothing |
+//! | [`metrics`], [`clock`], [`endpoint`], [`switch`], [`token_bucket`] | plain data | nothing |
 
 #![deny(unsafe_code)]
 
@@ -39,4 +39,5 @@ pub mod handshake;
 pub mod metrics;
 pub mod switch;
 pub mod tls;
+pub mod token_bucket;
 pub mod upstream;

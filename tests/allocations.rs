@@ -16,7 +16,7 @@ use forebay::driver::ring::{ACCEPTS_IN_FLIGHT, Doorbell, RingDriver, RingSetting
 use forebay::endpoint::Endpoint;
 use forebay::engine::events::event_queue;
 use forebay::engine::metrics::EngineMetrics;
-use forebay::engine::snapshot::{Listener, Records, Snapshot, Timeouts};
+use forebay::engine::snapshot::{ClientLimits, Listener, Records, Snapshot, Timeouts};
 use forebay::engine::{Command, CommandQueue, Engine, Limits, Ways};
 use forebay::handshake::inline::InlineService;
 use forebay::handshake::scheduler::SchedulerSettings;
@@ -184,6 +184,7 @@ fn run_engine(
             first_data_wait: Duration::ZERO,
         },
         records: Records { small_bytes: 16 << 10, strict_truncation: false },
+        limits: ClientLimits::NONE,
     };
     let settings = RingSettings {
         buffers: 64,
@@ -200,6 +201,7 @@ fn run_engine(
         connections: 32,
         credits: 8,
         accepts: ACCEPTS_IN_FLIGHT,
+        engines: 1,
         patience: Duration::from_millis(100),
         spin: Spin::Off,
     };

@@ -259,12 +259,34 @@ impl<'t> Item<'t> {
         report: &mut Report<'_>,
         range: RangeInclusive<usize>,
     ) -> Option<usize> {
+        self.word_or_count(report, "auto", range)
+    }
+
+    /// A whole number within `range`, or `"off"` for `None`.
+    pub(super) fn off_or_count(
+        &self,
+        report: &mut Report<'_>,
+        range: RangeInclusive<u32>,
+    ) -> Option<u32> {
+        self.word_or_count(report, "off", range)
+    }
+
+    /// A whole number within `range`, or `word` for `None`.
+    fn word_or_count<N>(
+        &self,
+        report: &mut Report<'_>,
+        word: &str,
+        range: RangeInclusive<N>,
+    ) -> Option<N>
+    where
+        N: TryFrom<u64> + PartialOrd + std::fmt::Display,
+    {
         match self.value {
-            DeValue::String(text) if text == "auto" => None,
+            DeValue::String(text) if *text == word => None,
             DeValue::Integer(_) => self.count(report, range),
             _ => {
                 let wanted =
-                    format!("\"auto\" or a whole number from {} to {}", range.start(), range.end());
+                    format!("{word:?} or a whole number from {} to {}", range.start(), range.end());
                 self.wrong_type(report, &wanted, None);
                 None
             }

@@ -11,9 +11,10 @@
 //! (addresses to bind, certificates to open) keep their [`Place`], so that those
 //! failures are reported in the same form.
 //!
-//! One file a section: `engine`, `handshake`, `timeouts`, `tls`, `log`, `admin`,
-//! `listener`, `pool`. Each holds the section's keys with default, unit and effect, and
-//! their reading. A commented file with every key is `docs/examples/forebay.toml`.
+//! One file a section: `engine`, `handshake`, `limits`, `timeouts`, `tls`, `log`,
+//! `admin`, `listener`, `pool`. Each holds the section's keys with default, unit and
+//! effect, and their reading. A commented file with every key is
+//! `docs/examples/forebay.toml`.
 //!
 //! May know: tls names, pools, endpoints. Must not know: engines, sockets, what a
 //! certificate looks like inside.
@@ -25,6 +26,7 @@ pub mod engine;
 pub mod finding;
 pub mod handshake;
 mod item;
+pub mod limits;
 pub mod listener;
 pub mod log;
 pub mod pool;
@@ -45,6 +47,7 @@ pub use admin::AdminSettings;
 pub use engine::EngineSettings;
 pub use finding::{Finding, Located, Place, Severity};
 pub use handshake::{HandshakeSettings, QueueSettings};
+pub use limits::LimitSettings;
 pub use listener::ListenerSettings;
 pub use log::LogSettings;
 pub use pool::{BackendAddress, PoolSettings};
@@ -64,6 +67,8 @@ pub struct Settings {
     pub engine: EngineSettings,
     /// `[handshake]`
     pub handshake: HandshakeSettings,
+    /// `[limits]`
+    pub limits: LimitSettings,
     /// `[timeouts]`
     pub timeouts: TimeoutSettings,
     /// `[tls]`
@@ -160,9 +165,10 @@ fn parse_in_part(text: &str, path: &Path) -> (Option<Settings>, Vec<Finding>) {
 }
 
 /// Every table of the file with its keys: what can be written where.
-const TABLES: [(&str, &[&str]); 8] = [
+const TABLES: [(&str, &[&str]); 9] = [
     ("engine", engine::KEYS),
     ("handshake", handshake::KEYS),
+    ("limits", limits::KEYS),
     ("timeouts", timeouts::KEYS),
     ("tls", tls::KEYS),
     ("log", log::KEYS),
@@ -187,6 +193,7 @@ fn read_document(report: &mut Report<'_>, document: &DeTable<'_>, path: &Path) -
         file: path.to_path_buf(),
         handshake: handshake::read(report, &root, &engine),
         engine,
+        limits: limits::read(report, &root),
         timeouts: timeouts::read(report, &root),
         log: log::read(report, &root),
         admin: admin::read(report, &root),

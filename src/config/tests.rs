@@ -74,6 +74,7 @@ fn the_minimal_file_gets_every_default() {
     assert_eq!(settings.file, Path::new("/etc/forebay/forebay.toml"));
     assert_eq!(settings.engine, EngineSettings::default());
     assert_eq!(settings.handshake, HandshakeSettings::default());
+    assert_eq!(settings.limits, LimitSettings::default());
     assert_eq!(settings.timeouts, TimeoutSettings::default());
     assert_eq!(settings.tls, TlsSettings::default());
     assert_eq!(settings.log, LogSettings::default());
@@ -125,6 +126,14 @@ fn every_key_reaches_its_setting() {
         credits = 32
         patience = "50ms"
         queue = { continuation = 1, resumption = 2, ec = 3, rsa = 4 }
+        [limits]
+        source_connections = 100
+        source_incomplete_handshakes = 20
+        source_handshakes_per_second = 30
+        handshakes_per_second = 4_000
+        ipv4_prefix = 24
+        ipv6_prefix = 56
+        exempt = ["10.0.0.0/8", "2001:db8::7"]
         [timeouts]
         client_hello = "1s"
         handshake = "2s"
@@ -169,7 +178,7 @@ fn every_key_reaches_its_setting() {
         proxy_protocol = "v1"
         "#,
     );
-    let Settings { engine, handshake, timeouts, tls, log, admin, .. } = &settings;
+    let Settings { engine, handshake, limits, timeouts, tls, log, admin, .. } = &settings;
     assert_eq!(
         *engine,
         EngineSettings {
@@ -190,6 +199,18 @@ fn every_key_reaches_its_setting() {
     assert_eq!(handshake.cpus, [1]);
     assert_eq!((handshake.credits, handshake.patience), (32, Duration::from_millis(50)));
     assert_eq!(handshake.queue.bounds(1_000), [1, 2, 3, 4]);
+    assert_eq!(
+        *limits,
+        LimitSettings {
+            source_connections: Some(100),
+            source_incomplete_handshakes: Some(20),
+            source_handshakes_per_second: Some(30),
+            handshakes_per_second: Some(4_000),
+            ipv4_prefix: 24,
+            ipv6_prefix: 56,
+            exempt: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::7/128".parse().unwrap()],
+        }
+    );
     let seconds = Duration::from_secs;
     assert_eq!(
         *timeouts,
@@ -295,6 +316,7 @@ fn each_default_is_what_the_example_says() {
     written_out.handshake.queue = QueueSettings::default();
     assert_eq!(as_is.engine, written_out.engine);
     assert_eq!(as_is.handshake, written_out.handshake);
+    assert_eq!(as_is.limits, written_out.limits);
     assert_eq!(as_is.timeouts, written_out.timeouts);
     assert_eq!(as_is.tls, written_out.tls);
     assert_eq!(as_is.log, written_out.log);
@@ -363,8 +385,8 @@ fn an_unknown_table_is_told_the_nearest() {
     );
     assert_eq!(
         told("[zzz]"),
-        "1:2: error: zzz: unknown table; the tables are [engine], [handshake], [timeouts], \
-         [tls], [log], [admin], [[listener]] or [[pool]]"
+        "1:2: error: zzz: unknown table; the tables are [engine], [handshake], [limits], \
+         [timeouts], [tls], [log], [admin], [[listener]] or [[pool]]"
     );
 }
 
@@ -821,6 +843,38 @@ fn cpus_must_suffice_for_the_threads() {
          write CPU numbers from 0 to 8191, such as 3 or \"4-7\"\n\
          1:23: error: engine.cpus[1]: 9000 is out of range; \
          write a whole number from 0 to 8191"
+    );
+}
+
+#[test]
+fn a_limit_is_told_its_mistake() {
+    assert_eq!(
+        told("[limits]\nsource_connections = \"none\""),
+        "2:22: error: limits.source_connections: expected \"off\" or a whole number from 1 to \
+         4194304, found \"none\""
+    );
+    assert_eq!(
+        told("[limits]\nhandshakes_per_second = 0"),
+        "2:25: error: limits.handshakes_per_second: 0 is out of range; write a whole number from \
+         1 to 1000000"
+    );
+    assert_eq!(
+        told("[limits]\nipv4_prefix = 33"),
+        "2:15: error: limits.ipv4_prefix: 33 is out of range; write a whole number from 1 to 32"
+    );
+    assert_eq!(
+        told("[limits]\nexempt = [\"10.0.0.1/8\", \"::1\", \"::1/128\"]"),
+        "2:11: error: limits.exempt[0]: \"10.0.0.1/8\" has bits beyond its prefix; write \
+         \"10.0.0.0/8\", or \"10.0.0.1\" for the one address\n\
+         2:32: error: limits.exempt[2]: ::1/128 is listed twice; name each prefix once"
+    );
+    let many = (0..65).map(|host| format!("\"10.0.0.{host}\"")).collect::<Vec<_>>().join(",");
+    let text = told(&format!("[limits]\nexempt = [{many}]"));
+    assert!(text.ends_with("limits.exempt[64]: 65 prefixes; write at most 64"), "{text}");
+    assert_eq!(
+        told("[limits]\nsource_connections = 5\nsource_incomplete_handshakes = 5"),
+        "3:32: warning: limits.source_incomplete_handshakes: has no effect beside \
+         source_connections = 5; write a lower one"
     );
 }
 

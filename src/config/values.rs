@@ -1,10 +1,12 @@
-//! Values that are written as text: durations, sizes, addresses, CPU ranges.
+//! Values that are written as text: durations, sizes, addresses, prefixes, CPU ranges.
 //!
 //! Pure functions; an error is what to tell whoever wrote the value.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::endpoint::Endpoint;
 
@@ -124,6 +126,40 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, Unreadable> {
                     .into(),
             },
         ),
+    }
+}
+
+/// Reads a prefix of addresses: `10.0.0.0/8`, `2001:db8::/32`, or one address.
+pub(super) fn prefix(text: &str) -> Result<IpNet, Unreadable> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(ip.to_canonical()));
+    }
+    let Ok(prefix) = text.parse::<IpNet>() else {
+        return unreadable(
+            format!("{text:?} is not a prefix"),
+            "write an address and the number of its bits that count, such as \"10.0.0.0/8\" or \
+             \"2001:db8::/32\"",
+        );
+    };
+    let truncated = prefix.trunc();
+    if truncated != prefix {
+        return unreadable(
+            format!("{text:?} has bits beyond its prefix"),
+            format!("write \"{truncated}\", or \"{}\" for the one address", prefix.addr()),
+        );
+    }
+    Ok(as_clients_have_it(prefix))
+}
+
+/// Clients that come to a dual-stack listener over IPv4 count as IPv4.
+fn as_clients_have_it(prefix: IpNet) -> IpNet {
+    const MAPPED_BITS: u8 = 96;
+    let IpNet::V6(mapped) = prefix else { return prefix };
+    let address = mapped.addr().to_ipv4_mapped();
+    let bits = mapped.prefix_len().checked_sub(MAPPED_BITS);
+    match (address, bits) {
+        (Some(address), Some(bits)) => Ipv4Net::new(address, bits).map_or(prefix, IpNet::V4),
+        _ => prefix,
     }
 }
 
@@ -287,6 +323,23 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_is_an_address_with_its_bits_or_one_address() {
+        let text = |text| prefix(text).unwrap().to_string();
+        assert_eq!(text("10.0.0.0/8"), "10.0.0.0/8");
+        assert_eq!(text("2001:db8::/32"), "2001:db8::/32");
+        assert_eq!(text("192.0.2.7"), "192.0.2.7/32");
+        assert_eq!(text("::1"), "::1/128");
+        assert_eq!(text("::ffff:192.0.2.7"), "192.0.2.7/32");
+        assert_eq!(text("::ffff:10.0.0.0/104"), "10.0.0.0/8");
+        assert_eq!(text("0.0.0.0/0"), "0.0.0.0/0");
+        for wrong in ["10.0.0.1/8", "10.0.0.0/33", "10.0.0/8", "host.example", "/8", ""] {
+            assert!(prefix(wrong).is_err(), "{wrong}");
+        }
+        let help = prefix("10.1.2.3/8").unwrap_err().help.unwrap();
+        assert_eq!(help, "write \"10.0.0.0/8\", or \"10.1.2.3\" for the one address");
+    }
+
+    #[test]
     fn cpu_ranges_include_both_ends() {
         assert_eq!(cpu_range("4-7"), Ok(vec![4, 5, 6, 7]));
         assert_eq!(cpu_range("3"), Ok(vec![3]));
@@ -316,6 +369,7 @@ mod tests {
                 let _ = backend_address(&text, Path::new("/"));
                 let _ = backend_address(&format!("unix:{text}"), Path::new("/"));
                 let _ = cpu_range(&text);
+                let _ = prefix(&text);
                 let _ = path(&text, Path::new("/"));
             }
         }

@@ -1,5 +1,6 @@
 //! The log lines of what engines report: one structured line for each failed
-//! handshake and each client without a backend, rate-limited.
+//! handshake and each client without a backend, rate-limited. What was shed, `shed_log`
+//! sums up.
 //!
 //! The limit protects the disk and the reader from a scanner. It is one for the whole
 //! process, and one for each kind, so that a storm of failed handshakes does not hide a
@@ -14,6 +15,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::rate_limit::RateLimit;
+use super::shed_log::ShedLog;
 use crate::clock::Moment;
 use crate::engine::events::{Event, EventSource, HandshakeFailed, NoBackend};
 use crate::handshake::FailureReason;
@@ -32,6 +34,7 @@ pub struct EventLog {
     dropped_told: Vec<u64>,
     handshakes: Kind,
     backends: Kind,
+    shed: ShedLog,
 }
 
 #[derive(Debug)]
@@ -50,6 +53,7 @@ impl EventLog {
             sources,
             handshakes: kind(failures_per_second),
             backends: kind(NO_BACKEND_LINES_PER_SECOND),
+            shed: ShedLog::default(),
         }
     }
 
@@ -73,10 +77,12 @@ impl EventLog {
                             log_no_backend(&event, suppressed);
                         }
                     }
+                    Some(Event::Shed(shed)) => self.shed.add(shed),
                     None => break,
                 }
             }
         }
+        self.shed.tell(now);
         if let Some(suppressed) = self.handshakes.summary(now) {
             info!(suppressed, "more handshakes failed than are logged one by one");
         }

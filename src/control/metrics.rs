@@ -32,7 +32,7 @@ use prometheus_client::registry::Registry;
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::build;
-use crate::engine::metrics::{CIPHER_SUITES, EndReason, EngineMetrics, GROUPS};
+use crate::engine::metrics::{CIPHER_SUITES, EndReason, EngineMetrics, GROUPS, ShedCause};
 use crate::handshake::metrics::WorkerMetrics;
 use crate::handshake::{CostClass, FailureReason};
 use crate::metrics::{HISTOGRAM_BUCKETS, Histogram};
@@ -293,6 +293,15 @@ impl Forebay {
             let number = number.to_string();
             for (reason, cell) in EndReason::ALL.iter().zip(&engine.ended) {
                 let labels = [("engine", number.as_str()), ("reason", reason.label())];
+                family.count(&labels, cell.value())?;
+            }
+        }
+        let help = "Connections shed, by cause";
+        let mut family = print.family("connections_shed", help, MetricType::Counter)?;
+        for (number, engine) in engines.iter().enumerate() {
+            let number = number.to_string();
+            for (cause, cell) in ShedCause::ALL.iter().zip(&engine.shed) {
+                let labels = [("engine", number.as_str()), ("cause", cause.label())];
                 family.count(&labels, cell.value())?;
             }
         }

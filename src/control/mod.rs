@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod prepare;
 pub mod rate_limit;
 pub mod reload;
+pub mod shed_log;
 pub mod signals;
 pub mod start;
 pub mod supervise;

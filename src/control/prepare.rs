@@ -17,7 +17,7 @@ use rustls::server::ProducesTickets;
 use super::metrics::CertificateExpiry;
 use super::supervise::Reloaded;
 use crate::config::{self, Finding, ListenerSettings, Located, Settings};
-use crate::engine::snapshot::{Listener, Records, Snapshot, Timeouts};
+use crate::engine::snapshot::{ClientLimits, Listener, Records, Snapshot, Timeouts};
 use crate::tls::CryptoLibrary;
 use crate::tls::certificates::{self, LoadedCertificate, Severity};
 use crate::tls::policy::{DefaultCertificate, Policy, PolicySettings};
@@ -128,6 +128,15 @@ impl Preparer {
             records: Records {
                 small_bytes: settings.tls.small_records_bytes,
                 strict_truncation: settings.tls.strict_truncation,
+            },
+            limits: ClientLimits {
+                source_connections: settings.limits.source_connections,
+                source_incomplete_handshakes: settings.limits.source_incomplete_handshakes,
+                source_handshakes_per_second: settings.limits.source_handshakes_per_second,
+                handshakes_per_second: settings.limits.handshakes_per_second,
+                ipv4_prefix: settings.limits.ipv4_prefix,
+                ipv6_prefix: settings.limits.ipv6_prefix,
+                exempt: settings.limits.exempt.clone(),
             },
         };
         let reloaded = Reloaded {

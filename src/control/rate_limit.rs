@@ -1,46 +1,35 @@
 //! A token bucket that remembers what it refused.
 //!
-//! Knows only the clock's plain data, so it is exact under test.
+//! Knows only plain data, so it is exact under test.
 
 #![forbid(unsafe_code)]
 
-use std::time::Duration;
-
 use crate::clock::Moment;
+use crate::token_bucket::{Bucket, Rate};
 
 /// Admits `per_second` things a second on average, and at most one second's worth at
 /// once after a quiet time.
 #[derive(Debug)]
 pub struct RateLimit {
-    per_second: u32,
-    /// Tokens in billionths, so that no fraction is lost between two calls.
-    tokens_billionths: u64,
-    filled: Moment,
+    rate: Rate,
+    bucket: Bucket,
     suppressed: u64,
 }
-
-const ONE_TOKEN: u64 = 1_000_000_000;
 
 impl RateLimit {
     /// A full bucket. `per_second` 0 admits nothing.
     pub fn new(per_second: u32, now: Moment) -> Self {
-        Self {
-            per_second,
-            tokens_billionths: u64::from(per_second) * ONE_TOKEN,
-            filled: now,
-            suppressed: 0,
-        }
+        let rate = Rate::per_second(per_second);
+        Self { rate, bucket: Bucket::full(rate, now), suppressed: 0 }
     }
 
     /// Takes a token and returns how many things were suppressed since the last one
     /// that was admitted; `None` if this one is suppressed too.
     pub fn admit(&mut self, now: Moment) -> Option<u64> {
-        self.fill(now);
-        if self.tokens_billionths < ONE_TOKEN {
+        if !self.bucket.take(self.rate, now) {
             self.suppressed += 1;
             return None;
         }
-        self.tokens_billionths -= ONE_TOKEN;
         Some(std::mem::take(&mut self.suppressed))
     }
 
@@ -52,16 +41,6 @@ impl RateLimit {
     /// Things suppressed since the last one admitted.
     pub fn suppressed(&self) -> u64 {
         self.suppressed
-    }
-
-    fn fill(&mut self, now: Moment) {
-        // A token is a thousand million billionths and so is a second in nanoseconds:
-        // one nanosecond brings `per_second` billionths.
-        let elapsed = now.since(self.filled).min(Duration::from_secs(1));
-        let brought = elapsed.as_nanos() as u64 * u64::from(self.per_second);
-        let capacity = u64::from(self.per_second) * ONE_TOKEN;
-        self.tokens_billionths = (self.tokens_billionths + brought).min(capacity);
-        self.filled = now;
     }
 }
 
@@ -99,16 +78,6 @@ mod tests {
         assert_eq!(admitted(&mut limit, at_milliseconds(99), 5), 0);
         assert_eq!(admitted(&mut limit, at_milliseconds(100), 5), 1);
         assert_eq!(admitted(&mut limit, at_milliseconds(600), 9), 5);
-    }
-
-    #[test]
-    fn fractions_of_a_token_are_kept_between_calls() {
-        let mut limit = RateLimit::new(1, at_milliseconds(0));
-        assert!(limit.admit(at_milliseconds(0)).is_some());
-        for milliseconds in (1..1_000).step_by(7) {
-            assert!(limit.admit(at_milliseconds(milliseconds)).is_none());
-        }
-        assert!(limit.admit(at_milliseconds(1_000)).is_some());
     }
 
     #[test]

@@ -458,6 +458,7 @@ impl Plan<'_> {
             connections: self.limit.per_engine,
             credits: self.credits() as usize,
             accepts: ACCEPTS_IN_FLIGHT,
+            engines: self.engines(),
             patience: self.settings.handshake.patience,
             spin: switches::spin(self.settings.engine.spin, self.placement, number),
         };

@@ -9,7 +9,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::connection::{Phase, TimerClass};
-use super::metrics::EndReason;
+use super::events::{Event, Shed};
+use super::metrics::{EndReason, ShedCause};
+use super::sources::Source;
 use super::{Engine, KIND_LISTENER};
 use crate::clock::Moment;
 use crate::driver::{Driver, Errno, Readiness, Socket, Token};
@@ -87,7 +89,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         if self.credits.is_empty() {
             self.reclaim_silent_credits();
         }
-        while !self.credits.is_empty()
+        while self.may_begin_a_handshake()
             && let Some(slot) = self.next_parked()
         {
             self.timers.disarm(&mut self.table, slot);
@@ -115,6 +117,52 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 self.listeners.sockets[index].accepts_in_flight += 1;
                 room -= 1;
             }
+        }
+    }
+
+    /// Whether a credit is free and the rate of all handshakes allows one more.
+    pub(super) fn may_begin_a_handshake(&self) -> bool {
+        !self.credits.is_empty() && self.pace.allows(self.now)
+    }
+
+    /// When the rate of all handshakes lets the next parked one begin.
+    pub(super) fn pace_deadline(&self) -> Option<Moment> {
+        let parked = self.timers.list(TimerClass::Parked).first().is_some();
+        if parked && !self.credits.is_empty() { self.pace.next() } else { None }
+    }
+
+    /// Who was parked for as long as a handshake may take.
+    pub(super) fn parked_too_long(&mut self, slot: u32) {
+        let paced = !self.credits.is_empty() && !self.pace.allows(self.now);
+        let cause = if paced { ShedCause::HandshakesPerSecond } else { ShedCause::NoCredit };
+        self.shed(slot, cause);
+    }
+
+    /// Counts a connection that is shed. What is not the fault of its source is not
+    /// counted to it.
+    pub(super) fn count_shed(&mut self, source: Source, cause: ShedCause) {
+        self.metrics.shed[cause as usize].increment();
+        let source = match cause {
+            ShedCause::SourceConnections
+            | ShedCause::SourceIncompleteHandshakes
+            | ShedCause::SourceHandshakesPerSecond => self.sources.prefix(source),
+            _ => None,
+        };
+        self.shedding.count(source, cause, self.now);
+    }
+
+    /// Tells what was shed, once a second.
+    pub(super) fn report_shed(&mut self) {
+        for (source, cause, count) in self.shedding.report(self.now) {
+            let limits = &self.epoch.snapshot.limits;
+            let limit = match cause {
+                ShedCause::SourceConnections => limits.source_connections,
+                ShedCause::SourceIncompleteHandshakes => limits.source_incomplete_handshakes,
+                ShedCause::SourceHandshakesPerSecond => limits.source_handshakes_per_second,
+                ShedCause::HandshakesPerSecond => limits.handshakes_per_second,
+                _ => None,
+            };
+            self.events.report_surely(Event::Shed(Shed { source, cause, count, limit }));
         }
     }
 
@@ -179,9 +227,19 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             draining.quiet_since = self.now;
         }
         self.metrics.accepted.increment();
+        let source = match self.sources.enter(peer.ip(), self.now) {
+            Ok(source) => source,
+            Err((source, cause)) => {
+                self.count_shed(source, cause);
+                self.metrics.ended[EndReason::Shed as usize].increment();
+                self.driver.reset(socket);
+                return;
+            }
+        };
         let Some(slot) = self.table.insert() else {
             // Accepts in flight are bounded by the free slots; being here is an error of
             // ours, and the client is told at once.
+            self.sources.leave(source, false);
             self.driver.reset(socket);
             return;
         };
@@ -190,6 +248,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         connection.client = Some(socket);
         connection.peer = peer;
         connection.listener = index as u16;
+        connection.source = source;
         connection.accepted = self.now;
         connection.epoch = Some(Rc::clone(&self.epoch));
         connection.inbound.readiness = Some(Readiness::Likely);

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::metrics::EndReason;
 use super::snapshot::Epoch;
+use super::sources::Source;
 use crate::clock::Moment;
 use crate::driver::{Buffer, Errno, Readiness, Socket};
 use crate::handshake::{Established, Task};
@@ -243,6 +244,7 @@ pub(super) struct Connection {
     pub timer_armed: Moment,
     pub accepted: Moment,
     pub listener: u16,
+    pub source: Source,
     pub client: Option<Socket>,
     pub upstream: Option<Socket>,
     pub peer: SocketAddr,
@@ -284,6 +286,7 @@ impl Default for Connection {
             timer_armed: Moment::default(),
             accepted: Moment::default(),
             listener: 0,
+            source: Source::EXEMPT,
             client: None,
             upstream: None,
             peer: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),

@@ -140,9 +140,11 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 Fate::Reset => self.driver.reset(client),
             }
         }
-        if connection.session.is_some() {
+        let complete = connection.session.is_some();
+        if complete {
             self.metrics.established.decrement();
         }
+        self.sources.leave(connection.source, complete);
         if let Some(reason) = connection.end_reason {
             self.metrics.ended[reason as usize].increment();
         }

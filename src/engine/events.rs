@@ -11,7 +11,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
+use ipnet::IpNet;
 
+use super::metrics::ShedCause;
 use crate::driver::Errno;
 use crate::handshake::FailureReason;
 use crate::metrics::Counter;
@@ -27,6 +29,8 @@ pub enum Event {
     HandshakeFailed(HandshakeFailed),
     /// No backend of the pool could be connected, so the client was closed.
     NoBackend(NoBackend),
+    /// Connections were shed.
+    Shed(Shed),
 }
 
 /// A handshake that did not succeed.
@@ -59,6 +63,19 @@ pub struct NoBackend {
     pub last_error: Option<Errno>,
 }
 
+/// Connections that were shed since the engine last said so.
+#[derive(Clone, Copy, Debug)]
+pub struct Shed {
+    /// Whose they were; `None` if that was not why.
+    pub source: Option<IpNet>,
+    /// Why.
+    pub cause: ShedCause,
+    /// How many, at least.
+    pub count: u64,
+    /// The limit of the whole process that was reached, if there is a number to it.
+    pub limit: Option<u32>,
+}
+
 /// Makes the two ends of one engine's event queue.
 pub fn event_queue() -> (EventSink, EventSource) {
     let shared = Arc::new(Shared {
@@ -76,6 +93,14 @@ impl EventSink {
     /// Hands in one event; drops and counts it if the queue is full.
     pub fn report(&self, event: Event) {
         if self.0.queue.push(event).is_err() {
+            self.0.dropped.increment();
+        }
+    }
+
+    /// Hands in an event that speaks for many: if the queue is full, the oldest one makes
+    /// room for it, and is counted as dropped.
+    pub fn report_surely(&self, event: Event) {
+        if self.0.queue.force_push(event).is_some() {
             self.0.dropped.increment();
         }
     }
@@ -127,6 +152,19 @@ mod tests {
             assert_eq!(failed.peer.port(), port);
         }
         assert!(source.next().is_none());
+    }
+
+    #[test]
+    fn an_event_that_speaks_for_many_finds_room_in_a_full_queue() {
+        let (sink, source) = event_queue();
+        for port in 0..EVENTS_WAITING_MAX {
+            sink.report(failure(port as u16));
+        }
+        let (cause, limit) = (ShedCause::NoCredit, None);
+        sink.report_surely(Event::Shed(Shed { source: None, cause, count: 9, limit }));
+        assert_eq!(source.dropped(), 1);
+        let last = std::iter::from_fn(|| source.next()).last();
+        assert!(matches!(last, Some(Event::Shed(Shed { count: 9, .. }))), "{last:?}");
     }
 
     #[test]

@@ -9,7 +9,7 @@
 use super::Engine;
 use super::connection::{ClientWrite, Phase, TimerClass};
 use super::events::{Event, HandshakeFailed};
-use super::metrics::EndReason;
+use super::metrics::{EndReason, ShedCause};
 use crate::driver::{BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Driver};
 use crate::handshake::{
     CostClass, FailureReason, HandshakeFailure, HandshakeService, ShedReason, StepOutcome, Task,
@@ -34,10 +34,14 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             Scan::Refused(refusal) => self.refuse(slot, refusal, None),
             Scan::Incomplete => self.receive_from_client(slot),
             Scan::Complete(_) => {
+                if let Err(cause) = self.sources.begin_handshake(connection.source, self.now) {
+                    self.shed(slot, cause);
+                    return;
+                }
                 // Parking is where everybody passes; with a free credit it takes no time.
                 self.table[slot].phase = Phase::Parked;
                 self.timers.arm(&mut self.table, slot, TimerClass::Parked, self.now);
-                if !self.credits.is_empty() && self.is_alone_in_the_park(slot) {
+                if self.may_begin_a_handshake() && self.is_alone_in_the_park(slot) {
                     self.timers.disarm(&mut self.table, slot);
                     self.begin_handshake(slot);
                 }
@@ -49,7 +53,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         self.timers.list(TimerClass::Parked).first() == Some(slot)
     }
 
-    /// Hands the ClientHello to the workers. Needs a free credit.
+    /// Hands the ClientHello to the workers. Only when one may begin.
     pub(super) fn begin_handshake(&mut self, slot: u32) {
         let connection = &mut self.table[slot];
         let Some(buffer) = connection.inbound.buffer.take() else { return };
@@ -72,6 +76,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             }
             Ok((admission, hello)) => {
                 let mut task = self.credits.pop().expect("callers check that a credit is free");
+                self.pace.count(self.now);
                 task.slot = slot;
                 task.generation = connection.generation;
                 task.deadline = self.now.after(epoch.snapshot.timeouts.handshake);
@@ -134,7 +139,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             let connection = &mut self.table[slot];
             connection.at_worker = None;
             connection.task = Some(task);
-            self.shed(slot);
+            self.shed(slot, ShedCause::QueueFull);
         }
     }
 
@@ -200,8 +205,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             Some(ShedReason::ClientGone) => {
                 self.handshake_failed(slot, FailureReason::ClientGone, String::new());
             }
-            Some(ShedReason::QueueFull | ShedReason::Expired | ShedReason::Stopping) => {
-                self.shed(slot);
+            Some(reason @ (ShedReason::QueueFull | ShedReason::Expired | ShedReason::Stopping)) => {
+                self.shed(slot, reason.into());
             }
             None => self.continue_flight(slot),
         }
@@ -290,6 +295,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         if let Some(counter) = self.metrics.handshake(&session.facts) {
             counter.increment();
         }
+        self.sources.complete_handshake(connection.source);
         self.metrics.handshake_time.record(self.now.since(connection.accepted));
         self.metrics.established.increment();
         self.connect(slot);
@@ -316,7 +322,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     pub(super) fn client_hello_timed_out(&mut self, slot: u32) {
         if self.table[slot].inbound.cipher.is_empty() && !self.table[slot].inbound.receiving {
             // Waits for a buffer: our fault, not the client's, but the outcome is one.
-            self.shed(slot);
+            self.shed(slot, ShedCause::NoBuffer);
         } else {
             self.handshake_failed(slot, FailureReason::ClientHelloTimeout, String::new());
         }
@@ -358,7 +364,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
 
     /// Closes a connection on which nothing has been spent: by a reset, which costs
     /// neither side anything more.
-    pub(super) fn shed(&mut self, slot: u32) {
+    pub(super) fn shed(&mut self, slot: u32, cause: ShedCause) {
+        self.count_shed(self.table[slot].source, cause);
         self.abort(slot, EndReason::Shed);
     }
 }

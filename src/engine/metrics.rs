@@ -1,6 +1,6 @@
 //! What an engine counts. One writer: the engine's own thread.
 
-use crate::handshake::{CostClass, FailureReason, SessionFacts};
+use crate::handshake::{CostClass, FailureReason, SessionFacts, ShedReason};
 use crate::metrics::{Counter, Gauge, Histogram};
 pub use crate::tls::names::{CIPHER_SUITES, GROUPS};
 
@@ -70,6 +70,85 @@ impl EndReason {
     }
 }
 
+/// Why a connection was shed, for the `cause` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum ShedCause {
+    /// Its source had as many connections as it may have.
+    SourceConnections,
+    /// Its source had as many connections without a session as it may have.
+    SourceIncompleteHandshakes,
+    /// Its source had begun as many handshakes as it may begin in that time.
+    SourceHandshakesPerSecond,
+    /// It waited in vain to begin its handshake: as many were begun as may be.
+    HandshakesPerSecond,
+    /// It waited in vain for a credit.
+    NoCredit,
+    /// It waited in vain for a buffer.
+    NoBuffer,
+    /// Its step found the queue of its class full.
+    QueueFull,
+    /// Its step waited for a worker for longer than a handshake may take.
+    Expired,
+    /// The workers were stopping.
+    Stopping,
+}
+
+impl ShedCause {
+    /// Every cause, in `repr` order.
+    pub const ALL: [Self; 9] = [
+        Self::SourceConnections,
+        Self::SourceIncompleteHandshakes,
+        Self::SourceHandshakesPerSecond,
+        Self::HandshakesPerSecond,
+        Self::NoCredit,
+        Self::NoBuffer,
+        Self::QueueFull,
+        Self::Expired,
+        Self::Stopping,
+    ];
+
+    /// The value of the `cause` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::SourceConnections => "source_connections",
+            Self::SourceIncompleteHandshakes => "source_incomplete_handshakes",
+            Self::SourceHandshakesPerSecond => "source_handshakes_per_second",
+            Self::HandshakesPerSecond => "handshakes_per_second",
+            Self::NoCredit => "no_credit",
+            Self::NoBuffer => "no_buffer",
+            Self::QueueFull => "queue_full",
+            Self::Expired => "expired",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    /// The configuration key that decides; `None` if none does.
+    pub const fn key(self) -> Option<&'static str> {
+        match self {
+            Self::SourceConnections => Some("limits.source_connections"),
+            Self::SourceIncompleteHandshakes => Some("limits.source_incomplete_handshakes"),
+            Self::SourceHandshakesPerSecond => Some("limits.source_handshakes_per_second"),
+            Self::HandshakesPerSecond => Some("limits.handshakes_per_second"),
+            Self::NoCredit => Some("handshake.credits"),
+            Self::NoBuffer => Some("engine.buffers"),
+            Self::QueueFull => Some("handshake.queue"),
+            Self::Expired => Some("timeouts.handshake"),
+            Self::Stopping => None,
+        }
+    }
+}
+
+impl From<ShedReason> for ShedCause {
+    fn from(reason: ShedReason) -> Self {
+        match reason {
+            ShedReason::QueueFull => Self::QueueFull,
+            ShedReason::Expired => Self::Expired,
+            ShedReason::Stopping | ShedReason::ClientGone => Self::Stopping,
+        }
+    }
+}
+
 /// The cells of one engine.
 #[derive(Debug, Default)]
 pub struct EngineMetrics {
@@ -83,6 +162,10 @@ pub struct EngineMetrics {
     pub handshakes_in_progress: Gauge,
     /// Ends by [`EndReason`].
     pub ended: [Counter; EndReason::ALL.len()],
+    /// Those of them that were shed, by [`ShedCause`].
+    pub shed: [Counter; ShedCause::ALL.len()],
+    /// Sources that have connections now.
+    pub sources: Gauge,
     /// Handshakes completed, by suite, group and resumption; see [`Self::handshake`].
     pub handshakes: [[[Counter; 2]; GROUPS.len()]; CIPHER_SUITES.len()],
     /// Handshakes failed, by [`FailureReason`].

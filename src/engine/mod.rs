@@ -5,6 +5,9 @@
 //!          ─▶ admission ─▶ one enter: submit, wait, collect
 //!
 //!   accept.rs         listener sockets, credits, parking, draining
+//!   sources.rs        who connects, and what each source is held to
+//!   pace.rs           how fast handshakes may begin, all sources together
+//!   shedding.rs       what was shed, of whom, and why
 //!   client_socket.rs  the client's one receive and one send
 //!   handshaking.rs    ClientHello, steps on workers, the established session
 //!   connecting.rs     the upstream connection, next server on failure
@@ -33,7 +36,10 @@ mod handshaking;
 mod inbound;
 mod lists;
 mod outbound;
+mod pace;
 mod relay;
+mod shedding;
+mod sources;
 mod table;
 mod timers;
 
@@ -53,7 +59,10 @@ use self::connection::{BufferWanted, Connection, Phase, Through, TimerClass};
 use self::events::EventSink;
 use self::lists::List;
 use self::metrics::{EndReason, EngineMetrics};
+use self::pace::Pace;
+use self::shedding::Shedding;
 use self::snapshot::{Epoch, Snapshot};
+use self::sources::Sources;
 use self::table::Table;
 use self::timers::Timers;
 use crate::clock::Moment;
@@ -151,6 +160,8 @@ pub struct Limits {
     pub credits: usize,
     /// Accepts in flight per listening socket.
     pub accepts: usize,
+    /// Engines of the process: limits that are the whole process's are divided by it.
+    pub engines: usize,
     /// A parked handshake that waited longer than this lets newer ones go first.
     pub patience: Duration,
     /// For how long the engine polls before it sleeps.
@@ -160,7 +171,9 @@ pub struct Limits {
 impl Limits {
     /// Bytes that the engine takes at start for these limits, without the driver's.
     pub fn memory_bytes(&self) -> usize {
-        self.connections * Table::SLOT_BYTES + self.credits * Task::MEMORY_BYTES
+        self.connections * Table::SLOT_BYTES
+            + self.credits * Task::MEMORY_BYTES
+            + Sources::memory_bytes(self.connections)
     }
 }
 
@@ -190,6 +203,9 @@ pub struct Engine<D: Driver, H: HandshakeService> {
     #[allow(clippy::vec_box)]
     credits: Vec<Box<Task>>,
     listeners: accept::Listeners,
+    sources: Sources,
+    shedding: Shedding,
+    pace: Pace,
     /// The names that the clients of the credits asked for, for the log.
     server_names: Box<[ArrayString<SERVER_NAME_BYTES_MAX>]>,
     buffers_total: usize,
@@ -215,6 +231,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let now = driver.now();
         let buffers_total = driver.buffers_free();
         let listeners = accept::Listeners::new(snapshot.listeners.len());
+        let sources = Sources::new(limits.connections, &snapshot.limits, limits.engines);
         let mut engine = Self {
             driver,
             handshakes,
@@ -230,6 +247,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 .map(|credit| Box::new(Task::new(number, credit)))
                 .collect(),
             listeners,
+            sources,
+            shedding: Shedding::default(),
+            pace: Pace::default(),
             server_names: vec![ArrayString::new(); limits.credits].into_boxed_slice(),
             buffers_total,
             scratch: Box::new([0; CLIENT_HELLO_BYTES_MAX]),
@@ -238,6 +258,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             worked: now,
         };
         engine.set_durations();
+        engine.set_client_limits();
         engine
     }
 
@@ -279,6 +300,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.expire(slot, class);
         }
         self.admit();
+        self.report_shed();
         self.publish_gauges();
         if self.listeners.finished()
             && self.outstanding() == Outstanding::default()
@@ -317,6 +339,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             Command::Reload(snapshot) => {
                 self.epoch = Rc::new(self.epoch.next(snapshot));
                 self.set_durations();
+                self.set_client_limits();
             }
             Command::Drain { deadline } => self.drain(deadline),
             Command::Stop => self.stop(),
@@ -337,6 +360,13 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         ] {
             self.timers.set_duration(class, duration);
         }
+    }
+
+    fn set_client_limits(&mut self) {
+        let limits = &self.epoch.snapshot.limits;
+        let engines = self.limits.engines;
+        self.sources.set_limits(limits, engines);
+        self.pace.set(limits.handshakes_per_second, engines, self.now);
     }
 
     fn complete(&mut self, completion: Completion) {
@@ -400,7 +430,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     fn expire(&mut self, slot: u32, class: TimerClass) {
         match class {
             TimerClass::ClientHello => self.client_hello_timed_out(slot),
-            TimerClass::Parked => self.shed(slot),
+            TimerClass::Parked => self.parked_too_long(slot),
             TimerClass::Handshake => self.handshake_timed_out(slot),
             TimerClass::Connect => self.connect_timed_out(slot),
             TimerClass::FirstData => self.send_header_alone(slot),
@@ -428,6 +458,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.timers.next_deadline(&self.table),
             self.listeners.next_deadline(),
             self.silence_deadline(),
+            self.pace_deadline(),
+            self.shedding.report_due(),
             reclaim,
         ]
         .into_iter()
@@ -519,6 +551,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     fn publish_gauges(&self) {
         let metrics = &self.metrics;
         metrics.connections.set(self.table.used() as u64);
+        metrics.sources.set(self.sources.with_connections() as u64);
         metrics.handshakes_in_progress.set((self.limits.credits - self.credits.len()) as u64);
         metrics.buffers_in_use.set((self.buffers_total - self.driver.buffers_free()) as u64);
         let overflows = self.driver.overflows();

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::tls::policy::Policy;
 use crate::upstream::pool::{Balancer, Pool};
 
@@ -21,6 +23,8 @@ pub struct Snapshot {
     pub timeouts: Timeouts,
     /// Record sizes and stream ends.
     pub records: Records,
+    /// What clients may ask for.
+    pub limits: ClientLimits,
 }
 
 /// What a listening socket leads to.
@@ -58,6 +62,39 @@ pub struct Records {
     pub small_bytes: u32,
     /// A client that closes without close_notify is cut off, not half-closed.
     pub strict_truncation: bool,
+}
+
+/// What clients may ask for: the whole process's limits, of which every engine has a
+/// share. `None` is no limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Connections of one source, in any state.
+    pub source_connections: Option<u32>,
+    /// Connections of one source without a session yet.
+    pub source_incomplete_handshakes: Option<u32>,
+    /// Handshakes that one source may begin in a second.
+    pub source_handshakes_per_second: Option<u32>,
+    /// Handshakes begun in a second, of all sources.
+    pub handshakes_per_second: Option<u32>,
+    /// Bits of an IPv4 address that make a source, at most 32.
+    pub ipv4_prefix: u8,
+    /// Bits of an IPv6 address that make a source, at most 128.
+    pub ipv6_prefix: u8,
+    /// Clients that are held to no limit of a source.
+    pub exempt: Vec<IpNet>,
+}
+
+impl ClientLimits {
+    /// No limits; sources are told apart as they are by default.
+    pub const NONE: Self = Self {
+        source_connections: None,
+        source_incomplete_handshakes: None,
+        source_handshakes_per_second: None,
+        handshakes_per_second: None,
+        ipv4_prefix: 32,
+        ipv6_prefix: 64,
+        exempt: Vec::new(),
+    };
 }
 
 /// A snapshot together with this engine's own state for it.

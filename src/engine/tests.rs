@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustls::{ClientConnection, StreamOwned};
 
 use super::events::event_queue;
-use super::snapshot::{Listener, Records, Snapshot, Timeouts};
+use super::snapshot::{ClientLimits, Listener, Records, Snapshot, Timeouts};
 use super::*;
 use crate::driver::ring::{ACCEPTS_IN_FLIGHT, Doorbell, RingDriver, RingSettings};
 use crate::endpoint::Endpoint;
@@ -68,6 +68,7 @@ fn start(backend: Endpoint, proxy_protocol: ProxyProtocol) -> Running {
                 connections: 32,
                 credits: 8,
                 accepts: ACCEPTS_IN_FLIGHT,
+                engines: 1,
                 patience: Duration::from_millis(100),
                 spin: Spin::Off,
             };
@@ -115,6 +116,7 @@ fn snapshot(backend: Endpoint, proxy_protocol: ProxyProtocol) -> Snapshot {
             first_data_wait: Duration::from_millis(50),
         },
         records: Records { small_bytes: 16 << 10, strict_truncation: false },
+        limits: ClientLimits::NONE,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use forebay::clock::Moment;
 use forebay::driver::simulator::{Chance, Faults, PeerFaults, Random};
-use forebay::engine::snapshot::{Listener, Records, Snapshot, Timeouts};
+use forebay::engine::snapshot::{ClientLimits, Listener, Records, Snapshot, Timeouts};
 use forebay::engine::{Command, Limits};
 use forebay::switch::Spin;
 use forebay::tls::CryptoLibrary;
@@ -40,6 +40,7 @@ pub(crate) struct Setting {
     pub(crate) faults: Faults,
     pub(crate) buffers: usize,
     pub(crate) limits: Limits,
+    pub(crate) client_limits: ClientLimits,
     pub(crate) service: Behaviour,
     pub(crate) library: CryptoLibrary,
     pub(crate) listeners: u16,
@@ -104,6 +105,7 @@ impl Setting {
                 connections: if anything { random.magnitude(1, 16) } else { 16 },
                 credits: random.magnitude(1, 8),
                 accepts: random.magnitude(1, 4),
+                engines: 1,
                 patience: seconds(1),
                 spin: random.choice(&[
                     Spin::Off,
@@ -111,6 +113,7 @@ impl Setting {
                     Spin::For(Duration::from_micros(100)),
                 ]),
             },
+            client_limits: client_limits(anything, random),
             service: Behaviour {
                 delay_max: random.duration(Duration::from_micros(10), Duration::from_millis(300)),
                 refuses: sometimes(random, 100),
@@ -205,6 +208,7 @@ impl Setting {
                 small_bytes: self.small_bytes,
                 strict_truncation: self.strict_truncation,
             },
+            limits: self.client_limits.clone(),
         })
     }
 
@@ -222,6 +226,21 @@ impl Setting {
         script.push((drain, end));
         script.sort_by_key(|(moment, _)| *moment);
         script
+    }
+}
+
+/// Limits that some of the clients run into, in some runs.
+fn client_limits(drawn: bool, random: &mut Random) -> ClientLimits {
+    let mut limit = |most| {
+        let limit = random.magnitude(1, most);
+        (drawn && random.below(3) == 0).then(|| u32::try_from(limit).expect("small"))
+    };
+    ClientLimits {
+        source_connections: limit(12),
+        source_incomplete_handshakes: limit(12),
+        source_handshakes_per_second: limit(20),
+        handshakes_per_second: limit(20),
+        ..ClientLimits::NONE
     }
 }
 

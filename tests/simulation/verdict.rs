@@ -167,6 +167,7 @@ fn check_metrics(metrics: &EngineMetrics) {
     assert_eq!(count(metrics, &[EndReason::KeyLimit]), 0, "no key is used that much:{text}");
     for (name, gauge) in [
         ("connections", &metrics.connections),
+        ("sources", &metrics.sources),
         ("established", &metrics.established),
         ("handshakes_in_progress", &metrics.handshakes_in_progress),
         ("upstream_connections", &metrics.upstream_connections),

@@ -13,6 +13,7 @@ pub mod exchange_server;
 pub mod forebay;
 pub mod haproxy;
 pub mod load;
+pub mod network;
 pub mod nginx;
 pub mod openssl;
 pub mod payload;

@@ -1,6 +1,7 @@
 //! Sockets with options that the standard library does not offer.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
@@ -23,6 +24,20 @@ pub fn listen_unix(path: &Path) -> Socket {
     socket.bind(&SockAddr::unix(path).expect("a path")).expect("bind");
     socket.listen(4_096).expect("listen");
     socket
+}
+
+/// Connects from an address of the test's choosing.
+pub fn connect_from(source: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if source.is_ipv6() {
+        // An address that is routed here, but on no interface (ipv6(7)).
+        socket.set_freebind_v6(true)?;
+    }
+    socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+    socket.connect(&SockAddr::from(address))?;
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// Makes the coming close a reset (socket(7), SO_LINGER).

@@ -55,9 +55,14 @@ pub fn config_of(
 
 /// Connects and leaves the handshake to the first read or write.
 pub fn connect(config: Arc<ClientConfig>, address: SocketAddr, name: &str) -> TlsStream {
-    let name = ServerName::try_from(name.to_owned()).expect("a name");
     let stream = TcpStream::connect(address).expect("connect");
     stream.set_nodelay(true).expect("nodelay");
+    over(stream, config, name)
+}
+
+/// The same over a connection that stands.
+pub fn over(stream: TcpStream, config: Arc<ClientConfig>, name: &str) -> TlsStream {
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
     StreamOwned::new(ClientConnection::new(config, name).expect("client"), stream)
 }
 

@@ -64,6 +64,7 @@ pub(super) const ENGINE_COUNTERS: &[Family<EngineMetrics, Counter>] = &[
 
 pub(super) const ENGINE_GAUGES: &[Family<EngineMetrics, Gauge>] = &[
     ("connections", "Connections open now, in any state", |engine| &engine.connections),
+    ("sources", "Sources that have connections now", |engine| &engine.sources),
     ("connections_established", "Connections relaying now", |engine| &engine.established),
     ("handshakes_in_progress", "Handshakes in progress now", |engine| {
         &engine.handshakes_in_progress

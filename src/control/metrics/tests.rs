@@ -226,6 +226,8 @@ fn every_cell_of_an_engine_is_on_the_page() {
         established,
         handshakes_in_progress,
         ended,
+        shed,
+        sources,
         handshakes,
         failures,
         shed_queue_full,
@@ -263,15 +265,20 @@ fn every_cell_of_an_engine_is_on_the_page() {
     ] {
         marks.counter(cell);
     }
-    for cell in ended.iter().chain(failures).chain(shed_queue_full) {
+    for cell in ended.iter().chain(shed).chain(failures).chain(shed_queue_full) {
         marks.counter(cell);
     }
     for cell in handshakes.as_flattened().as_flattened() {
         marks.counter(cell);
     }
-    for cell in
-        [connections, established, handshakes_in_progress, upstream_connections, buffers_in_use]
-    {
+    for cell in [
+        connections,
+        sources,
+        established,
+        handshakes_in_progress,
+        upstream_connections,
+        buffers_in_use,
+    ] {
         marks.gauge(cell);
     }
     for _ in 0..marks.next() {
@@ -478,7 +485,8 @@ fn the_manual_names_every_reason_and_class() {
     let ends = EndReason::ALL.iter().map(|reason| reason.label());
     let failures = FailureReason::ALL.iter().map(|reason| reason.label());
     let classes = CostClass::ALL.iter().map(|class| class.label());
-    for label in ends.chain(failures).chain(classes) {
+    let causes = ShedCause::ALL.iter().map(|cause| cause.label());
+    for label in ends.chain(failures).chain(classes).chain(causes) {
         assert!(MANUAL.contains(&format!("`{label}`")), "{label}");
     }
 }
