@@ -3,8 +3,9 @@
 //! Loads the certificates, builds the policies, resolves the backends and places the
 //! threads. Does not listen: the service that runs has the addresses.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::facts::facts;
 use super::run::print;
 use super::{ExitStatus, SUCCESS, WRONG_INPUT};
 use crate::config::{self, Finding};
@@ -17,10 +18,34 @@ pub(super) struct Arguments {
     /// The configuration file
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
+    /// Print what the file settles as key=value lines, for programs; certificates and
+    /// backends are not looked at
+    #[arg(long)]
+    facts: bool,
 }
 
 pub(super) fn check(arguments: &Arguments) -> ExitStatus {
-    let (settings, mut findings) = config::load_in_part(&arguments.config);
+    if arguments.facts { print_facts(&arguments.config) } else { check_all(&arguments.config) }
+}
+
+fn print_facts(file: &Path) -> ExitStatus {
+    let (settings, findings) = config::load(file);
+    print(&findings);
+    let Some(settings) = settings else { return WRONG_INPUT };
+    match facts(&settings) {
+        Ok(facts) => {
+            print!("{facts}");
+            SUCCESS
+        }
+        Err(error) => {
+            print(&[settings.error(&config::Place::default(), error.to_string())]);
+            WRONG_INPUT
+        }
+    }
+}
+
+fn check_all(file: &Path) -> ExitStatus {
+    let (settings, mut findings) = config::load_in_part(file);
     let mut preparer = Preparer::new(CertificateSource::Files);
     match &settings {
         None => {}
@@ -42,7 +67,7 @@ pub(super) fn check(arguments: &Arguments) -> ExitStatus {
     print(&findings);
     let errors = findings.iter().filter(|finding| finding.is_error()).count();
     let warnings = findings.len() - errors;
-    let file = arguments.config.display();
+    let file = file.display();
     if findings.iter().any(Finding::is_error) {
         eprintln!("{file}: cannot be used (errors: {errors}, warnings: {warnings})");
         return WRONG_INPUT;

@@ -9,6 +9,7 @@
 
 mod check;
 mod demo;
+mod facts;
 mod run;
 
 use std::process::ExitCode;
@@ -89,6 +90,7 @@ mod tests {
         for arguments in [
             &["run", "-c", "forebay.toml"][..],
             &["check", "--config", "forebay.toml"],
+            &["check", "-c", "forebay.toml", "--facts"],
             &["demo"],
             &["demo", "--port", "0", "--admin", "[::1]:0", "--provider", "ring"],
         ] {

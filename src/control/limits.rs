@@ -51,6 +51,13 @@ impl Reserve {
         let (engines, listeners) = (self.engines as u64, self.listeners as u64);
         DESCRIPTORS_OF_CONTROL + engines * (DESCRIPTORS_PER_ENGINE + listeners)
     }
+
+    /// The limit on descriptors that lets `connections` be open beside this.
+    pub fn descriptors_for(self, connections: usize) -> u64 {
+        // Rounded up to an equal share of each engine, as `connection_limit` does.
+        let per_engine = connections.div_ceil(self.engines.max(1));
+        self.descriptors() + 2 * (per_engine * self.engines.max(1)) as u64
+    }
 }
 
 /// How many connections there can be, and why.
