@@ -1,0 +1,5 @@
+//! One file a mode: what its arguments ask of the threads.
+
+pub(crate) mod bulk;
+pub(crate) mod handshakes;
+pub(crate) mod requests;
