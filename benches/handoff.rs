@@ -97,6 +97,7 @@ fn round_trip(criterion: &mut Criterion) {
         count: NonZeroUsize::MIN,
         cpus: cpus.next().map(|cpu| cpu.id).into_iter().collect(),
         engine_cpus: Vec::new(),
+        prepare_sharing: || {},
         scheduler: SchedulerSettings::with_room(CREDITS as usize),
         library: CryptoLibrary::AwsLc,
     };

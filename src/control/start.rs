@@ -36,7 +36,7 @@ use crate::driver::memory::Pages;
 use crate::driver::ring::{
     ACCEPTS_IN_FLIGHT, BUFFERS_MAX, Capabilities, Doorbell, RingDriver, RingSettings, SetupError,
 };
-use crate::driver::{BUFFER_BYTES, Token};
+use crate::driver::{BUFFER_BYTES, Token, scheduling};
 use crate::engine::events::{EventSink, event_queue};
 use crate::engine::metrics::EngineMetrics;
 use crate::engine::snapshot::Snapshot;
@@ -336,6 +336,7 @@ impl Plan<'_> {
             count: NonZeroUsize::new(self.placement.workers.len()).unwrap_or(NonZeroUsize::MIN),
             cpus: self.placement.workers.clone(),
             engine_cpus: self.placement.engines.clone(),
+            prepare_sharing: prefer_batches,
             scheduler: self.scheduler_settings(self.engines()),
             library: self.settings.tls.provider,
         }
@@ -453,6 +454,7 @@ impl Plan<'_> {
         ready: SyncSender<Ready>,
     ) -> io::Result<JoinHandle<io::Result<()>>> {
         let cpu = self.placement.engines[number];
+        let shares_its_cpu = self.placement.workers.contains(&cpu);
         let snapshot = Arc::clone(self.snapshot);
         let limits = Limits {
             connections: self.limit.per_engine,
@@ -478,6 +480,9 @@ impl Plan<'_> {
             if !cpus::pin_current_thread(cpu) {
                 tracing::warn!(engine = number, cpu, "cannot pin the engine to its CPU");
             }
+            if shares_its_cpu {
+                prefer_batches();
+            }
             let memory_bytes = ring_settings.memory_bytes() + limits.memory_bytes();
             let driver = match RingDriver::new(ring_settings) {
                 Ok(driver) => driver,
@@ -498,6 +503,14 @@ impl Plan<'_> {
             drop(ready);
             engine.run()
         })
+    }
+}
+
+/// Tells the kernel that the calling thread shares its CPU with another of ours.
+fn prefer_batches() {
+    if let Err(error) = scheduling::preempt_nobody() {
+        // A sandbox may refuse it; it only saves switches between threads.
+        tracing::debug!(%error, "cannot become a batch task");
     }
 }
 

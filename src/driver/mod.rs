@@ -20,6 +20,7 @@
 
 pub mod memory;
 pub mod ring;
+pub mod scheduling;
 pub mod simulator;
 
 use std::fmt;

@@ -14,9 +14,11 @@
 //! * **No system call while all are busy**: an engine unparks a worker only if one is
 //!   parked; a worker calls [`WakeEngine::wake`], which enters the kernel only if the
 //!   engine sleeps.
-//! * **A worker that shares its engine's CPU gives way** to it after every
+//! * **A worker that shares an engine's CPU gives way** to it after every
 //!   `GIVE_WAY_AFTER` of work: the scheduler's time slice, some milliseconds, is what
-//!   established connections would otherwise wait for.
+//!   established connections would otherwise wait for. Until then it keeps its results to
+//!   itself: woken for each of them, the engine would take the CPU from the worker and
+//!   give it back for every single step.
 //! * **No worker sleeps while a task waits**: a worker raises its idle bit, *then* looks
 //!   at both queues once more, *then* parks. Whoever adds a task, or leaves one behind
 //!   after a pick, does so and *then* looks at the idle bits. With sequentially
@@ -72,8 +74,12 @@ pub struct WorkersSettings {
     pub count: NonZeroUsize,
     /// CPUs to pin them to: worker *i* to the *i*-th, wrapping round. Empty: not pinned.
     pub cpus: Vec<usize>,
-    /// CPUs of the engines: a worker on one of them gives way to its engine.
+    /// The CPU of each engine, in their order: a worker on one of them gives way to its
+    /// engine. Empty: no engine shares a CPU with a worker.
     pub engine_cpus: Vec<usize>,
+    /// What a worker on an engine's CPU does first, on its own thread: tell the kernel's
+    /// scheduler that it shares.
+    pub prepare_sharing: fn(),
     /// Bounds and shares of the queues.
     pub scheduler: SchedulerSettings,
     /// Which library does the record cryptography of what is established.
@@ -127,9 +133,14 @@ impl Workers {
         for index in 0..settings.count.get() {
             let metrics = Arc::new(WorkerMetrics::default());
             let cpu = settings.cpus.get(index % settings.cpus.len().max(1)).copied();
+            let neighbours: Vec<usize> = (0..workers.shared.engines.len())
+                .filter(|&engine| cpu.is_some() && settings.engine_cpus.get(engine) == cpu.as_ref())
+                .collect();
+            let prepare_sharing = settings.prepare_sharing;
             let worker = Worker {
                 index,
-                gives_way: cpu.is_some_and(|cpu| settings.engine_cpus.contains(&cpu)),
+                neighbours: neighbours.into_boxed_slice(),
+                unannounced: false,
                 shared: Arc::clone(&workers.shared),
                 metrics: Arc::clone(&metrics),
                 shed: Vec::with_capacity(2 * INTAKE_BATCH_MAX),
@@ -138,6 +149,9 @@ impl Workers {
             let thread =
                 thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                     pin(cpu);
+                    if !worker.neighbours.is_empty() {
+                        prepare_sharing();
+                    }
                     worker.run();
                 })?;
             workers.threads.push(thread);
@@ -281,15 +295,28 @@ impl Shared {
             .is_some_and(|live| live.load(Ordering::Relaxed) == task.generation)
     }
 
-    /// Puts a result into the inbox of its engine.
+    /// Puts a result into the inbox of its engine, and wakes it.
     fn deliver(&self, task: Box<Task>) {
+        let engine = task.engine;
+        self.put(task);
+        self.announce(engine);
+    }
+
+    /// Puts a result into the inbox of its engine, which must be told.
+    fn put(&self, task: Box<Task>) {
         let Some(engine) = self.engines.get(task.engine) else {
             debug_assert!(false, "submitting sets the engine, so there is one");
             return;
         };
         let pushed = engine.inbox.push(task);
         debug_assert!(pushed.is_ok(), "an inbox has room for every credit of its engine");
-        engine.wake.wake();
+    }
+
+    /// Makes an engine look at its inbox.
+    fn announce(&self, engine: usize) {
+        if let Some(engine) = self.engines.get(engine) {
+            engine.wake.wake();
+        }
     }
 
     fn deliver_shed(&self, mut task: Box<Task>, reason: ShedReason) {
@@ -345,8 +372,10 @@ impl std::fmt::Debug for Shared {
 
 struct Worker<S> {
     index: usize,
-    /// An engine runs on the same CPU.
-    gives_way: bool,
+    /// The engines on the same CPU.
+    neighbours: Box<[usize]>,
+    /// Results were put into their inboxes and they were not told.
+    unannounced: bool,
     shared: Arc<Shared>,
     metrics: Arc<WorkerMetrics>,
     /// Shed tasks between the lock and their inboxes; empty outside of `take`.
@@ -362,17 +391,20 @@ impl<S: Fn(&mut Task)> Worker<S> {
             match self.take() {
                 Some(task) => {
                     let now = self.work(task);
-                    if self.gives_way && now.since(since) >= GIVE_WAY_AFTER {
+                    if !self.neighbours.is_empty() && now.since(since) >= GIVE_WAY_AFTER {
+                        self.announce();
                         thread::yield_now();
                         since = Moment::now();
                     }
                 }
                 None => {
+                    self.announce();
                     self.sleep();
                     since = Moment::now();
                 }
             }
         }
+        self.announce();
         self.shared.return_all();
     }
 
@@ -416,7 +448,7 @@ impl<S: Fn(&mut Task)> Worker<S> {
     }
 
     /// Runs a step and delivers its result; returns when it was done.
-    fn work(&self, mut task: Box<Task>) -> Moment {
+    fn work(&mut self, mut task: Box<Task>) -> Moment {
         let started = Moment::now();
         let class = task.class;
         (self.step)(&mut task);
@@ -424,8 +456,22 @@ impl<S: Fn(&mut Task)> Worker<S> {
         let done = Moment::now();
         task.work = done.since(started);
         self.metrics.ran(class, task.queue_wait, task.work);
-        self.shared.deliver(task);
+        if self.neighbours.contains(&task.engine) {
+            self.shared.put(task);
+            self.unannounced = true;
+        } else {
+            self.shared.deliver(task);
+        }
         done
+    }
+
+    /// Tells the engines on this CPU of the results that they were not told of.
+    fn announce(&mut self) {
+        if std::mem::take(&mut self.unannounced) {
+            for &engine in &self.neighbours {
+                self.shared.announce(engine);
+            }
+        }
     }
 
     fn sleep(&self) {

@@ -33,6 +33,7 @@ fn settings(count: usize, scheduler: SchedulerSettings) -> WorkersSettings {
         count: NonZeroUsize::new(count).unwrap(),
         cpus: Vec::new(),
         engine_cpus: Vec::new(),
+        prepare_sharing: || {},
         scheduler,
         library: CryptoLibrary::AwsLc,
     }
