@@ -46,7 +46,8 @@ impl Doorbell {
         if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
             let one = 1_u64;
             // SAFETY: writes eight bytes from a live local to a descriptor we own. It
-            // cannot block: the counter is read at each wake and never nears its maximum.
+            // cannot block: nobody reads the counter, but a wake each nanosecond would
+            // take centuries to fill it.
             unsafe { libc::write(self.eventfd.as_raw_fd(), (&raw const one).cast(), 8) };
         }
     }

@@ -7,8 +7,8 @@
 //! `user_data` carries the whole identity of an operation, so there is no table of
 //! operations: the completion itself says whose it is and which buffer comes back.
 //!
-//! Memory that the kernel may write (pool, buffer ring, accept addresses, doorbell
-//! value) is owned by [`RingDriver`] and outlives the ring.
+//! Memory that the kernel may write (pool, buffer ring, accept addresses) is owned by
+//! [`RingDriver`] and outlives the ring.
 
 mod address;
 mod doorbell;
@@ -123,7 +123,6 @@ pub struct RingDriver {
     connect_addresses: Box<[UnsafeCell<KernelAddress>]>,
     connect_addresses_used: usize,
     doorbell: Arc<Doorbell>,
-    doorbell_value: Box<UnsafeCell<u64>>,
     capabilities: Capabilities,
     polls_devices: bool,
     enter_flags: EnterFlags,
@@ -193,7 +192,6 @@ impl RingDriver {
             connect_addresses: (0..SUBMISSION_ENTRIES).map(|_| UnsafeCell::default()).collect(),
             connect_addresses_used: 0,
             doorbell: settings.doorbell,
-            doorbell_value: Box::new(UnsafeCell::new(0)),
             capabilities,
             polls_devices,
             enter_flags,
@@ -223,13 +221,12 @@ impl RingDriver {
         self.polls_devices
     }
 
+    /// Polls the doorbell, once and for all: each ring is a completion. The counter is
+    /// never read; it has room for centuries.
     fn listen_to_doorbell(&mut self) {
-        let entry = opcode::Read::new(
-            Fd(self.doorbell.descriptor()),
-            self.doorbell_value.get().cast::<u8>(),
-            8,
-        )
-        .build();
+        let entry = opcode::PollAdd::new(Fd(self.doorbell.descriptor()), libc::POLLIN as u32)
+            .multi(true)
+            .build();
         self.push_own(entry, Operation::Doorbell);
     }
 
@@ -339,8 +336,10 @@ impl RingDriver {
                 Outcome::Sent { result: count(result), buffer: self.pool.returned(place) }
             }
             Operation::Doorbell => {
-                self.in_flight_own -= 1;
-                self.listen_to_doorbell();
+                if !cqueue::more(flags) {
+                    self.in_flight_own -= 1;
+                    self.listen_to_doorbell();
+                }
                 return None;
             }
             Operation::Close | Operation::Cancel => {
@@ -366,8 +365,9 @@ impl Drop for RingDriver {
             }
             self.completion.sync();
             for entry in self.completion.by_ref() {
-                self.in_flight -= 1;
-                let _ = entry;
+                if !cqueue::more(entry.flags()) {
+                    self.in_flight -= 1;
+                }
             }
             if self.in_flight == 0 {
                 break;
@@ -377,7 +377,6 @@ impl Drop for RingDriver {
             // The kernel may still write into it: better a leak than a stray write.
             self.pool.leak();
             mem::forget(mem::take(&mut self.accept_addresses));
-            mem::forget(mem::replace(&mut self.doorbell_value, Box::new(UnsafeCell::new(0))));
         }
         // SAFETY: called once, here; the parts that borrow from the ring hold pointers
         // into its mappings, are not used again, and their `Drop` does not run.
@@ -650,7 +649,9 @@ impl Driver for RingDriver {
     fn completion(&mut self) -> Option<Completion> {
         loop {
             let entry = self.staged.pop_front().or_else(|| self.completion.next())?;
-            self.in_flight -= 1;
+            if !cqueue::more(entry.flags()) {
+                self.in_flight -= 1;
+            }
             let (operation, token, place) = unpack(entry.user_data());
             if let Some(outcome) = self.outcome(operation, place, entry.result(), entry.flags()) {
                 return Some(Completion { token, outcome });
