@@ -201,7 +201,14 @@ pub trait Driver {
     /// Asks every operation in flight on the socket to end; each still completes,
     /// either as it would have or with `ECANCELED`. Sends no packet: unlike a shutdown
     /// this lets a connection be reset without a clean end being seen first.
+    ///
+    /// Looks at every operation of the driver: for a single receive,
+    /// [`Driver::cancel_receive`] is cheaper.
     fn cancel(&mut self, socket: &Socket);
+
+    /// As [`Driver::cancel`], when a [`Driver::receive`] with `token` is all that is in
+    /// flight on the socket.
+    fn cancel_receive(&mut self, socket: &Socket, token: Token);
 
     /// No more sends: the peer reads the end of the stream. Errors do not matter to the
     /// caller (the peer may have reset already).

@@ -32,6 +32,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             return;
         }
         let readiness = connection.inbound.readiness.take().unwrap_or(Readiness::Unlikely);
+        connection.inbound.receiving_fresh = connection.inbound.buffer.is_none();
         match connection.inbound.buffer.take() {
             // Bytes of an incomplete ClientHello or record: go on behind them.
             Some(buffer) => {

@@ -99,6 +99,8 @@ pub(super) enum UpstreamWrite {
 pub(super) struct Inbound {
     /// A receive on the client's socket is in flight.
     pub receiving: bool,
+    /// It brings a pool buffer of its own, rather than filling one given to it.
+    pub receiving_fresh: bool,
     /// The buffer, while it is not with an operation.
     pub buffer: Option<Buffer>,
     /// Plaintext ready to send, in the buffer; empty if none.
@@ -128,6 +130,8 @@ pub(super) struct Inbound {
 pub(super) struct Outbound {
     /// A receive on the upstream socket is in flight.
     pub receiving: bool,
+    /// It brings a pool buffer of its own, rather than filling one given to it.
+    pub receiving_fresh: bool,
     /// Plaintext that waits for the client's send side, at the headroom's end.
     pub buffer: Option<Buffer>,
     /// Its bytes.
@@ -302,5 +306,14 @@ impl Default for Connection {
             inbound: Inbound::default(),
             outbound: Outbound::default(),
         }
+    }
+}
+
+impl Connection {
+    /// Operations in flight on the upstream socket.
+    pub(super) fn upstream_operations(&self) -> u8 {
+        let of_client =
+            u8::from(self.inbound.receiving) + u8::from(self.client_write != ClientWrite::None);
+        self.in_flight - of_client
     }
 }

@@ -3,9 +3,9 @@
 //! A connection ends at once for everyone else; its slot is freed when the last of its
 //! operations has completed, since their buffers are the kernel's until then.
 
-use super::Engine;
 use super::connection::{ClientWrite, Fate, Phase, Through, TimerClass};
 use super::metrics::EndReason;
+use super::{Engine, KIND_CLIENT, KIND_UPSTREAM};
 use crate::driver::Driver;
 use crate::handshake::HandshakeService;
 use crate::tls::record::AlertDescription;
@@ -91,37 +91,49 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Asks the operations in flight to end, but for a last alert: that one has until
     /// the retry.
     fn cancel_operations(&mut self, slot: u32) {
-        if self.table[slot].client_write != ClientWrite::LastAlert {
-            self.cancel_client_operations(slot);
-        }
+        let (to_client, to_upstream) =
+            (self.token(slot, KIND_CLIENT), self.token(slot, KIND_UPSTREAM));
         let connection = &self.table[slot];
-        if connection.in_flight > 0
-            && let Some(upstream) = &connection.upstream
-        {
-            self.driver.cancel(upstream);
+        if let Some(client) = &connection.client {
+            match (connection.client_write, connection.inbound.receiving) {
+                (ClientWrite::LastAlert, _) | (ClientWrite::None, false) => {}
+                (ClientWrite::None, true) if connection.inbound.receiving_fresh => {
+                    self.driver.cancel_receive(client, to_client);
+                }
+                _ => self.driver.cancel(client),
+            }
+        }
+        if let Some(upstream) = &connection.upstream {
+            let outbound = &connection.outbound;
+            match connection.upstream_operations() {
+                0 => {}
+                1 if outbound.receiving && outbound.receiving_fresh => {
+                    self.driver.cancel_receive(upstream, to_upstream);
+                }
+                _ => self.driver.cancel(upstream),
+            }
         }
     }
 
-    fn cancel_client_operations(&mut self, slot: u32) {
+    /// Asks everything in flight to end, in the way that finds it for certain.
+    fn cancel_all_operations(&mut self, slot: u32) {
         let connection = &self.table[slot];
-        let busy = connection.inbound.receiving || connection.client_write != ClientWrite::None;
-        if busy && let Some(client) = &connection.client {
-            self.driver.cancel(client);
+        for socket in [&connection.client, &connection.upstream].into_iter().flatten() {
+            self.driver.cancel(socket);
         }
     }
 
     /// A send to the client completed while the connection was ending.
     pub(super) fn ending_client_sent(&mut self, slot: u32) {
         if std::mem::take(&mut self.table[slot].client_write) == ClientWrite::LastAlert {
-            self.cancel_client_operations(slot);
+            self.cancel_operations(slot);
         }
         self.finish_if_settled(slot);
     }
 
     /// A cancellation missed, or the client does not take its last alert: try again.
     pub(super) fn end_again(&mut self, slot: u32) {
-        self.cancel_operations(slot);
-        self.cancel_client_operations(slot);
+        self.cancel_all_operations(slot);
         self.timers.arm(&mut self.table, slot, TimerClass::Ending, self.now);
     }
 

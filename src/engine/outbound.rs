@@ -51,8 +51,10 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             && let Some(buffer) = self.driver.take_large_buffer()
         {
             let range = BUFFER_HEADROOM_BYTES..BUFFER_HEADROOM_BYTES + LARGE_RECEIVE_BYTES;
+            outbound.receiving_fresh = false;
             self.driver.receive_into(upstream, buffer, range, readiness, token);
         } else {
+            outbound.receiving_fresh = true;
             self.driver.receive(upstream, PLAINTEXT_BYTES_MAX, readiness, token);
         }
     }

@@ -575,6 +575,14 @@ impl Driver for RingDriver {
         self.push_own(entry, Operation::Cancel);
     }
 
+    fn cancel_receive(&mut self, _socket: &Socket, token: Token) {
+        // Found by its user_data in a hash table; by descriptor, the kernel walks over
+        // everything that waits, which with many idle connections is long.
+        let user_data = pack(Operation::Receive, token, BUFFER_NONE);
+        let entry = opcode::AsyncCancel::new(user_data).build();
+        self.push_own(entry, Operation::Cancel);
+    }
+
     fn shutdown_write(&mut self, socket: &Socket) {
         // SAFETY: takes no pointers; the descriptor is open while the `Socket` lives.
         // shutdown(2) itself: the io_uring operation is always sent to a worker thread.

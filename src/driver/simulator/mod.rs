@@ -246,6 +246,10 @@ impl Driver for Simulator {
         self.world.cancel_operations(ConnectionId::of(socket));
     }
 
+    fn cancel_receive(&mut self, socket: &Socket, _token: Token) {
+        self.cancel(socket);
+    }
+
     fn shutdown_write(&mut self, socket: &Socket) {
         self.world.engine_shuts_down(ConnectionId::of(socket));
     }
