@@ -129,6 +129,10 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         range: Range<usize>,
         write: ClientWrite,
     ) {
+        let range = match write {
+            ClientWrite::Flight => range,
+            _ => self.with_ticket_in_front(slot, &buffer, range),
+        };
         let token = self.token(slot, KIND_CLIENT);
         let connection = &mut self.table[slot];
         debug_assert_eq!(connection.client_write, ClientWrite::None, "one send at a time");
@@ -140,6 +144,38 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         connection.client_write = write;
         connection.in_flight += 1;
         self.driver.send(client, buffer, range, token);
+    }
+
+    /// Puts the session ticket that waits, if one does, in front of what is to be sent;
+    /// returns where both are.
+    fn with_ticket_in_front(
+        &mut self,
+        slot: u32,
+        buffer: &Buffer,
+        mut range: Range<usize>,
+    ) -> Range<usize> {
+        let outbound = &mut self.table[slot].outbound;
+        let Some(ticket) = outbound.ticket.take() else { return range };
+        let ticket_bytes = outbound.ticket_bytes;
+        if range.start < ticket_bytes {
+            // A record of a few bytes, at the start of its buffer.
+            let moved = ticket_bytes..ticket_bytes + range.len();
+            self.driver.bytes_mut(buffer).copy_within(range, moved.start);
+            range = moved;
+        }
+        range.start -= ticket_bytes;
+        self.driver.copy_between(&ticket, 0..ticket_bytes, buffer, range.start);
+        self.driver.release(ticket);
+        self.left_with_data(slot);
+        range
+    }
+
+    /// Sends the session ticket alone.
+    pub(super) fn send_ticket(&mut self, slot: u32) {
+        let outbound = &mut self.table[slot].outbound;
+        let Some(ticket) = outbound.ticket.take() else { return };
+        let range = 0..outbound.ticket_bytes;
+        self.send_to_client(slot, ticket, range, ClientWrite::Control);
     }
 
     pub(super) fn client_sent(&mut self, slot: u32, result: Result<usize, Errno>, buffer: Buffer) {
@@ -169,12 +205,13 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 connection.outbound.finished = true;
                 let both = connection.inbound.finished
                     && (!connection.inbound.discarding || connection.inbound.ended);
-                if let Some(client) = &connection.client {
-                    self.driver.shutdown_write(client);
-                }
                 if both {
+                    // Closing ends the stream too.
                     self.end(slot, EndReason::Finished);
                 } else {
+                    if let Some(client) = &connection.client {
+                        self.driver.shutdown_write(client);
+                    }
                     self.arm_activity_timer(slot);
                 }
             }

@@ -29,7 +29,8 @@ pub(super) enum TimerClass {
     Handshake,
     /// The upstream connection is being made.
     Connect,
-    /// The PROXY header waits for the first plaintext to leave with it.
+    /// The PROXY header, or the client's session ticket, waits for the first data to leave
+    /// with it.
     FirstData,
     /// Relaying in both directions.
     Idle,
@@ -134,6 +135,11 @@ pub(super) struct Outbound {
     pub receiving_fresh: bool,
     /// Plaintext that waits for the client's send side, at the headroom's end.
     pub buffer: Option<Buffer>,
+    /// A session ticket, sealed, at the start of a buffer of its own: it waits for
+    /// whatever is sent next, to leave with that.
+    pub ticket: Option<Buffer>,
+    /// Its bytes.
+    pub ticket_bytes: usize,
     /// Its bytes.
     pub plain: Range<usize>,
     /// The last receive filled its buffer and there was more: a large one would be used.
@@ -310,6 +316,11 @@ impl Default for Connection {
 }
 
 impl Connection {
+    /// Whether something waits to leave with the first data.
+    pub(super) fn awaits_first_data(&self) -> bool {
+        self.header_due || self.outbound.ticket.is_some()
+    }
+
     /// Operations in flight on the upstream socket.
     pub(super) fn upstream_operations(&self) -> u8 {
         let of_client =

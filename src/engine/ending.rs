@@ -81,8 +81,10 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.buffer_waiters.remove(&mut self.table, slot);
         }
         self.release_inbound(slot);
-        let outbound = self.table[slot].outbound.buffer.take();
-        self.release(outbound);
+        let outbound = &mut self.table[slot].outbound;
+        for buffer in [outbound.buffer.take(), outbound.ticket.take()] {
+            self.release(buffer);
+        }
         self.cancel_operations(slot);
         self.timers.arm(&mut self.table, slot, TimerClass::Ending, self.now);
         self.finish_if_settled(slot);

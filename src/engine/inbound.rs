@@ -119,6 +119,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.driver.bytes_mut(&buffer)[range.start..][..length]
                 .copy_from_slice(&header[..length]);
             self.table[slot].header_due = false;
+            self.left_with_data(slot);
         }
         self.send_to_upstream(slot, buffer, range, UpstreamWrite::Data);
     }
@@ -150,9 +151,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             && connection.upstream_write == UpstreamWrite::None
     }
 
-    /// The header has waited long enough for plaintext to go with it.
+    /// Sends the header, if it is due, without plaintext.
     pub(super) fn send_header_alone(&mut self, slot: u32) {
-        self.arm_activity_timer(slot);
         if !self.header_can_leave_alone(slot) {
             return;
         }
@@ -164,6 +164,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let length = self.proxy_header(slot, &mut header);
         self.driver.bytes_mut(&buffer)[..length].copy_from_slice(&header[..length]);
         self.table[slot].header_due = false;
+        self.left_with_data(slot);
         self.send_to_upstream(slot, buffer, 0..length, UpstreamWrite::Header);
     }
 

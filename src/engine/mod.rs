@@ -433,7 +433,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             TimerClass::Parked => self.parked_too_long(slot),
             TimerClass::Handshake => self.handshake_timed_out(slot),
             TimerClass::Connect => self.connect_timed_out(slot),
-            TimerClass::FirstData => self.send_header_alone(slot),
+            TimerClass::FirstData => self.first_data_overdue(slot),
             TimerClass::Idle => self.end_overdue(slot, EndReason::IdleTimeout),
             TimerClass::HalfClosed => self.end_overdue(slot, EndReason::HalfClosedTimeout),
             TimerClass::Ending => self.end_again(slot),
@@ -585,6 +585,7 @@ impl Connection {
         self.inbound.buffer.is_some()
             || !self.inbound.cipher.is_empty()
             || self.outbound.buffer.is_some()
+            || self.outbound.ticket.is_some()
             || self.client_write != connection::ClientWrite::None
             || self.upstream_write != connection::UpstreamWrite::None
     }

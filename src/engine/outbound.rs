@@ -8,7 +8,7 @@
 //! One thing at a time, receive or send: a client that does not read is not received
 //! for, and holds one buffer at most.
 
-use super::connection::{ClientWrite, ControlDue, Phase};
+use super::connection::{ClientWrite, ControlDue, Phase, TimerClass};
 use super::metrics::EndReason;
 use super::{Engine, KIND_UPSTREAM};
 use crate::driver::{
@@ -122,6 +122,12 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 self.send_close_notify(slot);
             }
         } else if connection.phase == Phase::Relaying {
+            let overdue = connection.timer != Some(TimerClass::FirstData);
+            // A client that has ended its stream needs no ticket; should it still be sent
+            // something, the ticket must go before that, since its record is numbered.
+            if connection.outbound.ticket.is_some() && overdue && !connection.inbound.ended {
+                self.send_ticket(slot);
+            }
             self.receive_from_upstream(slot);
         }
     }

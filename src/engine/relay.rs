@@ -10,24 +10,40 @@ use crate::upstream::proxy_protocol::ProxyProtocol;
 impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Both connections stand: send what is there, receive from both.
     pub(super) fn begin_relay(&mut self, slot: u32) {
-        self.arm_activity_timer(slot);
         let connection = &mut self.table[slot];
         let Some(epoch) = &connection.epoch else { return };
         let snapshot = &epoch.snapshot;
         let pool = &snapshot.pools[snapshot.listeners[usize::from(connection.listener)].pool];
         connection.header_due = pool.proxy_protocol != ProxyProtocol::None;
-        let wait = snapshot.timeouts.first_data_wait;
+        let waits = connection.awaits_first_data() && !snapshot.timeouts.first_data_wait.is_zero();
+        if waits {
+            self.timers.arm(&mut self.table, slot, TimerClass::FirstData, self.now);
+        } else {
+            self.arm_activity_timer(slot);
+        }
+        let connection = &self.table[slot];
         if !connection.inbound.plain.is_empty() || connection.inbound.ended {
             self.forward(slot);
-        } else if connection.header_due {
-            if wait.is_zero() {
-                self.send_header_alone(slot);
-            } else {
-                self.timers.arm(&mut self.table, slot, TimerClass::FirstData, self.now);
-            }
+        } else if connection.header_due && !waits {
+            self.send_header_alone(slot);
         }
         if self.table[slot].phase == Phase::Relaying {
             self.receive_from_upstream(slot);
+        }
+    }
+
+    /// What was to leave with the first data has waited long enough for it.
+    pub(super) fn first_data_overdue(&mut self, slot: u32) {
+        self.arm_activity_timer(slot);
+        self.send_header_alone(slot);
+        self.flush_client(slot);
+    }
+
+    /// Something left with data; the timer is that of activity if nothing waits any more.
+    pub(super) fn left_with_data(&mut self, slot: u32) {
+        let connection = &self.table[slot];
+        if connection.timer == Some(TimerClass::FirstData) && !connection.awaits_first_data() {
+            self.arm_activity_timer(slot);
         }
     }
 
