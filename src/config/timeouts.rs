@@ -27,9 +27,9 @@ pub struct TimeoutSettings {
     /// themselves; then they are cut.
     pub drain: Duration,
     /// `first_data_wait`, `"0ms"` to `"1s"`, default `"3ms"`: how long the PROXY protocol
-    /// header is held back for the client's first bytes, so that both leave in one send.
-    /// `"0ms"`: the header leaves at once. It delays the first byte only where the server
-    /// speaks first.
+    /// header is held back for the client's first bytes, and a TLS 1.3 client's session
+    /// ticket for the server's, so that both leave in one send. `"0ms"`: they leave at
+    /// once. It delays the first byte only where the server speaks first.
     pub first_data_wait: Duration,
 }
 

@@ -77,6 +77,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             }
         };
         self.metrics.records_opened.add(records);
+        self.relayed |= records > 0;
         self.metrics.bytes_from_clients.add(inbound.plain.len() as u64);
         if let Some(error) = failure {
             self.driver.release(buffer);

@@ -215,6 +215,8 @@ pub struct Engine<D: Driver, H: HandshakeService> {
     now: Moment,
     /// When there was last something to do.
     worked: Moment,
+    /// Data was relayed in this turn.
+    relayed: bool,
 }
 
 impl<D: Driver, H: HandshakeService> Engine<D, H> {
@@ -256,6 +258,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             pool_dry: false,
             now,
             worked: now,
+            relayed: false,
         };
         engine.set_durations();
         engine.set_client_limits();
@@ -301,6 +304,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }
         self.admit();
         self.report_shed();
+        if std::mem::take(&mut self.relayed) {
+            self.handshakes.relayed(self.now);
+        }
         self.publish_gauges();
         if self.listeners.finished()
             && self.outstanding() == Outstanding::default()

@@ -142,6 +142,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         match session.sealer.seal_run(self.driver.bytes_mut(&buffer), plain, record_bytes_max) {
             Ok(cipher) => {
                 self.metrics.records_sealed.add(records as u64);
+                self.relayed = true;
                 connection.control_due.key_update |= session.sealer.key_update_due();
                 self.send_to_client(slot, buffer, cipher, ClientWrite::Data);
             }

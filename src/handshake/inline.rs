@@ -131,6 +131,10 @@ impl<C: Fn() -> Moment> HandshakeService for InlineService<C> {
         }
     }
 
+    fn relayed(&mut self, _now: Moment) {
+        // One step for each turn already.
+    }
+
     fn has_results(&self) -> bool {
         !self.shed.is_empty() || !self.scheduler.is_empty()
     }

@@ -35,6 +35,8 @@ mod task;
 #[cfg(test)]
 mod test_support;
 
+use crate::clock::Moment;
+
 pub use failure::{FailureReason, HandshakeFailure};
 pub use task::{Established, SessionFacts, StepOutcome, Task};
 
@@ -107,4 +109,8 @@ pub trait HandshakeService {
 
     /// Results are waiting: the engine must not sleep.
     fn has_results(&self) -> bool;
+
+    /// The engine has just relayed data: whoever shares its CPU is to keep established
+    /// connections waiting as little as it can.
+    fn relayed(&mut self, now: Moment);
 }

@@ -14,11 +14,12 @@
 //! * **No system call while all are busy**: an engine unparks a worker only if one is
 //!   parked; a worker calls [`WakeEngine::wake`], which enters the kernel only if the
 //!   engine sleeps.
-//! * **A worker that shares an engine's CPU gives way** to it after every
-//!   `GIVE_WAY_AFTER` of work: the scheduler's time slice, some milliseconds, is what
-//!   established connections would otherwise wait for. Until then it keeps its results to
-//!   itself: woken for each of them, the engine would take the CPU from the worker and
-//!   give it back for every single step.
+//! * **A worker that shares an engine's CPU gives way** to it after a bounded time of
+//!   work: the scheduler's time slice, some milliseconds, is what established connections
+//!   would otherwise wait for. Until then it keeps its results to itself: woken for each
+//!   of them, the engine would take the CPU from the worker and give it back for every
+//!   single step. The time is short while the engine relays data, and longer while there
+//!   is nothing but handshakes.
 //! * **No worker sleeps while a task waits**: a worker raises its idle bit, *then* looks
 //!   at both queues once more, *then* parks. Whoever adds a task, or leaves one behind
 //!   after a pick, does so and *then* looks at the idle bits. With sequentially
@@ -29,7 +30,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -55,6 +56,13 @@ const INTAKE_BATCH_MAX: usize = 256;
 /// elliptic-curve steps or one of RSA. Oftener would take from the engine what it saves
 /// by doing many things in one turn.
 const GIVE_WAY_AFTER: Duration = Duration::from_micros(200);
+
+/// The same while the engine has relayed nothing for [`RELAYS_WITHIN`]: only other
+/// handshakes wait then, and they are better served by fewer switches between threads.
+const GIVE_WAY_AFTER_WITHOUT_RELAY: Duration = Duration::from_millis(1);
+
+/// An engine that has relayed data so lately is taken for one that relays.
+const RELAYS_WITHIN: Duration = Duration::from_millis(100);
 
 /// Wakes an engine that may be asleep; the driver knows how.
 ///
@@ -241,6 +249,10 @@ impl HandshakeService for OffloadService {
     fn has_results(&self) -> bool {
         !self.link().inbox.is_empty()
     }
+
+    fn relayed(&mut self, now: Moment) {
+        self.link().relayed.store(now.as_nanoseconds(), Ordering::Relaxed);
+    }
 }
 
 /// What engines and workers share.
@@ -262,6 +274,8 @@ struct Engine {
     /// By credit: the generation of the slot that the credit serves.
     live: Box<[AtomicU32]>,
     wake: Arc<dyn WakeEngine>,
+    /// When it last relayed data, in nanoseconds of [`Moment`].
+    relayed: AtomicU64,
 }
 
 impl Shared {
@@ -274,6 +288,7 @@ impl Shared {
                 inbox: ArrayQueue::new((link.credits as usize).max(1)),
                 live: (0..link.credits).map(|_| AtomicU32::new(0)).collect(),
                 wake: link.wake,
+                relayed: AtomicU64::new(0),
             })
             .collect();
         let credits: usize = engines.iter().map(|engine| engine.live.len()).sum();
@@ -391,7 +406,7 @@ impl<S: Fn(&mut Task)> Worker<S> {
             match self.take() {
                 Some(task) => {
                     let now = self.work(task);
-                    if !self.neighbours.is_empty() && now.since(since) >= GIVE_WAY_AFTER {
+                    if now.since(since) >= self.give_way_after(now) {
                         self.announce();
                         thread::yield_now();
                         since = Moment::now();
@@ -463,6 +478,19 @@ impl<S: Fn(&mut Task)> Worker<S> {
             self.shared.deliver(task);
         }
         done
+    }
+
+    /// How long to work before the engines on this CPU are let; for ever if there are none.
+    fn give_way_after(&self, now: Moment) -> Duration {
+        let relays = |&engine: &usize| {
+            let relayed = self.shared.engines[engine].relayed.load(Ordering::Relaxed);
+            now.since(Moment::from_nanoseconds(relayed)) < RELAYS_WITHIN
+        };
+        match &*self.neighbours {
+            [] => Duration::MAX,
+            neighbours if neighbours.iter().any(relays) => GIVE_WAY_AFTER,
+            _ => GIVE_WAY_AFTER_WITHOUT_RELAY,
+        }
     }
 
     /// Tells the engines on this CPU of the results that they were not told of.

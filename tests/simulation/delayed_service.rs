@@ -95,6 +95,8 @@ impl HandshakeService for DelayedService {
         *live = live.wrapping_add(1);
     }
 
+    fn relayed(&mut self, _now: Moment) {}
+
     fn has_results(&self) -> bool {
         let now = self.clock.now();
         self.waiting.iter().any(|(ready, _)| *ready <= now)

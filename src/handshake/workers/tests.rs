@@ -110,6 +110,29 @@ fn a_handshake_goes_through_real_workers() {
 }
 
 #[test]
+fn a_worker_on_the_cpu_of_its_engine_announces_every_result_before_it_sleeps() {
+    const CREDITS: u32 = 8;
+    let cpu = core_affinity::get_core_ids().unwrap()[0].id;
+    let settings = WorkersSettings {
+        cpus: vec![cpu],
+        engine_cpus: vec![cpu],
+        ..settings(1, SchedulerSettings::with_room(CREDITS as usize))
+    };
+    let (_workers, mut services) =
+        Workers::start_with(&settings, vec![link(CREDITS)], no_step).unwrap();
+    let service = &mut services[0];
+    for round in 1..=200 {
+        for credit in 0..CREDITS {
+            service.submit(task(credit, round)).unwrap();
+        }
+        // Parked, not polling: a result that was not announced would never be seen.
+        let mut credits: Vec<_> = (0..CREDITS).map(|_| result_of(service).credit).collect();
+        credits.sort_unstable();
+        assert_eq!(credits, (0..CREDITS).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn every_task_of_every_engine_comes_back_once_and_to_its_own_engine() {
     const ENGINES: usize = 4;
     const CREDITS: u32 = 32;
