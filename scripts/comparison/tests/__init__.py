@@ -1,0 +1,1 @@
+"""Tests of the arithmetic, the rendering and the handling of processes."""
