@@ -639,6 +639,9 @@ impl Driver for RingDriver {
 
     fn turn(&mut self, wait: Wait) -> io::Result<()> {
         self.provided.replenish(&mut self.pool);
+        // Tells the kernel what was taken from the queue. To it those would still be
+        // completions that the engine has not seen, and it would return at once.
+        self.completion.sync();
         match wait {
             Wait::Never => self.enter(0, None)?,
             Wait::AtMost(duration) => {

@@ -240,6 +240,29 @@ fn the_doorbell_ends_a_sleep() {
 }
 
 #[test]
+fn a_turn_that_waits_returns_with_something_to_do() {
+    let (mut driver, socket, mut client) = connected(8);
+    for round in 0..3 {
+        driver.receive(&socket, 100, Readiness::Unlikely, token(round));
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            client.write_all(b"hello").expect("write");
+            client
+        });
+        driver.turn(Wait::Forever).expect("turn");
+        // Not for what was handed out in an earlier turn.
+        let completion = driver.completion().expect("a completion ended the wait");
+        let Outcome::Received { result: Ok(5), buffer: Some(buffer), .. } = completion.outcome
+        else {
+            panic!("{completion:?}");
+        };
+        driver.release(buffer);
+        client = writer.join().expect("the client");
+    }
+    driver.close(socket);
+}
+
+#[test]
 fn accepts_end_when_cancelled() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let mut driver = driver(4, vec![listener.into()]);
