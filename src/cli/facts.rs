@@ -10,6 +10,8 @@
 //!   backlog=4096             for each engine and address
 //!   tcp_backends=2           distinct addresses and host names, UNIX sockets not among them
 //!   descriptors=16774        RLIMIT_NOFILE that takes all of max_connections
+//!   reserved_huge_pages=0    vm.nr_hugepages that takes all buffers; 0 unless wanted
+//!   napi_busy_poll_us=0      microseconds; 0 is off
 //! ```
 //!
 //! Keys are added, never renamed: `tuning/forebay-tune` reads them. The CPUs are those
@@ -22,7 +24,10 @@ use crate::config::{BackendAddress, Settings};
 use crate::control::cpus::{CpuNotAllowed, Placement};
 use crate::control::limits::Reserve;
 use crate::control::start::place;
+use crate::driver::memory::HUGE_PAGE_BYTES;
+use crate::driver::{BUFFER_BYTES, LARGE_BUFFER_BYTES};
 use crate::endpoint::Endpoint;
+use crate::switch::Switch;
 
 /// The facts as text.
 ///
@@ -59,7 +64,19 @@ pub(super) fn facts(settings: &Settings) -> Result<String, CpuNotAllowed> {
     line("backlog", &settings.engine.backlog);
     line("tcp_backends", &tcp_backends.len());
     line("descriptors", &reserve.descriptors_for(max_connections));
+    line("reserved_huge_pages", &reserved_huge_pages(settings, engines.len()));
+    line("napi_busy_poll_us", &settings.engine.napi_busy_poll.as_micros());
     Ok(text)
+}
+
+fn reserved_huge_pages(settings: &Settings, engines: usize) -> usize {
+    if settings.engine.huge_pages != Switch::On {
+        return 0;
+    }
+    let bytes = settings.engine.buffers_per_engine(engines) * BUFFER_BYTES
+        + settings.engine.large_buffers * LARGE_BUFFER_BYTES;
+    // One mapping for each engine.
+    engines * bytes.div_ceil(HUGE_PAGE_BYTES)
 }
 
 fn spaced(cpus: &[usize]) -> String {
@@ -88,6 +105,7 @@ mod tests {
              backends = [\"10.0.0.1:80\", \"unix:/run/a.sock\", \"host.example:80\"]\n\
              [[pool]]\nname = \"b\"\nbackends = [\"10.0.0.1:80\"]\n\
              [engine]\nengines = 1\nmax_connections = 1000\nbacklog = 128\n\
+             huge_pages = \"on\"\nnapi_busy_poll = \"1ms\"\n\
              [handshake]\ninline = true\n[admin]\naddress = \"127.0.0.1:9440\"\n"
         ));
         let lines: Vec<&str> = text.lines().collect();
@@ -102,6 +120,9 @@ mod tests {
             "tcp_backends=2",
             // 2 × 1000 + 128 + 1 × (32 + 2)
             "descriptors=2162",
+            // 2000 × 17,472 + 32 × 69,632 bytes
+            "reserved_huge_pages=18",
+            "napi_busy_poll_us=1000",
         ] {
             assert!(lines.contains(&line), "{line} in {text}");
         }

@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 use crate::switch::Switch;
 
 /// A huge page of x86-64 and, with 4 KiB pages, of arm64.
-const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;
+pub const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// What pages a mapping got, from the least wanted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -160,6 +160,22 @@ fn limits_too_low_for_the_configuration_get_a_drop_in_if_asked_for() {
 }
 
 #[test]
+fn no_unit_gets_a_limit_that_the_kernel_does_not_allow() {
+    for shell in shells() {
+        let machine = Machine::new();
+        machine.write(UNIT, SHIPPED_UNIT);
+        let large = machine.read("/etc/forebay/forebay.toml").replace("100_000", "1_000_000");
+        machine.write("/etc/forebay/forebay.toml", &large);
+        // A number that nobody can write.
+        let roof = machine.path("/proc/sys/fs/nr_open");
+        fs::remove_file(&roof).expect("file");
+        symlink("/sys/devices/system/cpu/kernel_max", &roof).expect("link");
+        machine.run(&shell, &["apply", "--only", "files", "--systemd"]).with_code(1);
+        assert!(!machine.path(DROP_IN).exists());
+    }
+}
+
+#[test]
 fn the_unit_that_is_shipped_is_enough_for_what_the_tool_recommends_by_default() {
     for shell in shells() {
         let machine = Machine::new();

@@ -343,6 +343,29 @@ fn a_configuration_that_is_not_there_is_assumed_and_that_is_said() {
     }
 }
 
+#[test]
+fn what_the_engines_switches_need_is_set_where_they_are_on() {
+    for shell in shells() {
+        let machine = Machine::new();
+        machine.write("/proc/sys/vm/nr_hugepages", "7");
+        for knob in ["napi_defer_hard_irqs", "gro_flush_timeout"] {
+            machine.write(&format!("/sys/class/net/eth0/{knob}"), "0");
+        }
+        let checked = machine.check(&shell, &["--only", "nic,cpu"]);
+        for setting in ["vm.nr_hugepages", "deferred interrupts"] {
+            assert_eq!(checked.row(setting).status, "absent", "{setting}");
+        }
+        let switches = "[engine]\nhuge_pages = \"on\"\nnapi_busy_poll = \"200us\"\nbuffers = 4000";
+        let configuration = CONFIGURATION.replace("[engine]", switches);
+        machine.write("/etc/forebay/forebay.toml", &configuration);
+        machine.run(&shell, &["apply", "--only", "nic,cpu"]).with_code(0);
+        // 4,000 × 17,472 + 32 × 69,632 bytes are 35 pages, for each of six engines.
+        assert_eq!(machine.read("/proc/sys/vm/nr_hugepages"), "210");
+        assert_eq!(machine.read("/sys/class/net/eth0/napi_defer_hard_irqs"), "2");
+        assert_eq!(machine.read("/sys/class/net/eth0/gro_flush_timeout"), "400000");
+    }
+}
+
 /// Configurations that say the same thing in the ways that TOML allows, or leave it out.
 #[test]
 fn the_tool_reads_a_configuration_as_the_program_does() {
@@ -358,6 +381,11 @@ fn the_tool_reads_a_configuration_as_the_program_does() {
         format!("{listener}{pool}[engine]\nengines = \"auto\"\ncpus = [ {last} ]\n"),
         format!("{listener}{pool}[handshake]\ncpus = [\"{last}-{last}\"]\n"),
         format!("{listener}{pool}[engine]\nengines = 1\n[handshake]\ninline = true\n"),
+        format!(
+            "{listener}{pool}[engine]\nhuge_pages = 'on'\nmax_connections = 1000000\n\
+             large_buffers = 5\nnapi_busy_poll = \"150us\"\nspin = \"10us\"\nsteer = \"cpu\"\n"
+        ),
+        format!("{listener}{pool}[engine]\nhuge_pages = \"auto\"\nnapi_busy_poll = \"2ms\"\n"),
         format!(
             "{listener}{pool}[[listener]]\nname = 'b # c'\naddress = [\n  '[::1]:40443', # one\n  \
              \"192.0.2.1:8443\",\n]\ncertificates = [\"a.pem\"]\npool = \"b\"\n[[pool]]\n\
