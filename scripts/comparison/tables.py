@@ -18,10 +18,13 @@ def line(result: Result) -> str:
     machine = result.data["machine"]
     modified = " with changes" if result.data["modified"] else ""
     virtual = "virtual, " if machine["virtual"] else ""
+    load = result.data["load_before"]
+    # Costs are higher then, for everybody; the ratios between servers are what counts.
+    busy = f"; the machine was busy with other work (load average {load:.0f})" if load >= 1 else ""
     return (
         f"Medians of {result.rounds}; commit {result.data['commit'][:9]}{modified}; "
         f"{machine['processor']}, {virtual}{machine['cpus']} CPUs, Linux {machine['kernel']}; "
-        f"{result.data['date'][:10]}; [{result.name}]({{results}}/{result.name})."
+        f"{result.data['date'][:10]}{busy}; [{result.name}]({{results}}/{result.name})."
     )
 
 
@@ -155,6 +158,7 @@ def machine(result: Result) -> str:
         ["seconds for each sample", f"{settings['seconds']:g} after {settings['warm_up']:g}"],
         ["idle connections", f"{settings['idle_connections']:,}"],
         ["cipher suites agreed on", _suites(result)],
+        *(["failed sample", error.split(": exit code")[0]] for error in result.errors),
         *(["not measured", f"{name}: {why}"] for name, why in data["absent"].items()),
     ]
     return _table(["", ""], rows)
