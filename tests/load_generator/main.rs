@@ -4,11 +4,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod backend;
 mod failures;
 mod handshakes;
-mod idle;
-mod mixed;
 mod program;
 mod requests;
 mod site;
