@@ -4,8 +4,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backend;
 mod failures;
 mod handshakes;
+mod idle;
+mod mixed;
 mod program;
 mod requests;
 mod site;

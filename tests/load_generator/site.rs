@@ -29,6 +29,11 @@ pub(crate) const LARGE_BYTES: usize = 4 << 20;
 
 impl Site {
     pub(crate) fn start() -> Self {
+        Self::with("")
+    }
+
+    /// `more` is further sections of forebay's configuration.
+    pub(crate) fn with(more: &str) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let certificate = self_signed(directory.path(), "main.pem", Key::EcdsaP256, &["a.test"]);
         let nginx = Nginx::start(directory.path());
@@ -36,9 +41,11 @@ impl Site {
         fs::write(nginx.files.join("large"), vec![b'x'; LARGE_BYTES]).expect("write");
         let address = free_address();
         let pool = "proxy_protocol = \"v2\"";
-        let rest = "[engine]\nengines = 1\nmax_connections = 512\n[handshake]\nworkers = 1\n";
+        let rest = format!(
+            "[engine]\nengines = 1\nmax_connections = 512\n[handshake]\nworkers = 1\n{more}"
+        );
         let endpoints = nginx.http1_endpoints();
-        let text = configuration(address, &[&certificate], &[&endpoints[0]], pool, rest);
+        let text = configuration(address, &[&certificate], &[&endpoints[0]], pool, &rest);
         let forebay = Forebay::start(directory.path(), &text);
         Self { forebay, address, certificate, _nginx: nginx, _directory: directory }
     }

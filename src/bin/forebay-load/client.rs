@@ -68,6 +68,7 @@ pub(crate) struct Client {
     pub(crate) connection: Connection,
     pub(crate) stage: Stage,
     pub(crate) operation: Option<Operation>,
+    pub(crate) opened: Instant,
     /// When what it does now has taken too long.
     pub(crate) deadline: Option<Instant>,
     /// The earliest moment at which the event loop looks at the deadline anyway.
@@ -95,6 +96,7 @@ impl Client {
             connection,
             stage: Stage::Connecting,
             operation,
+            opened: Instant::now(),
             deadline: None,
             looked_at: None,
             watches_writable: false,

@@ -11,7 +11,7 @@ use forebay::control::cpus::pin_current_thread;
 use rustls::ClientConfig;
 
 use crate::connection::Target;
-use crate::event_loop::{EventLoop, Measured, PrepareError, Progress};
+use crate::event_loop::{EventLoop, Measured, PrepareError, Progress, Verified};
 use crate::tally::Tally;
 use crate::tickets::Tickets;
 use crate::tls;
@@ -46,6 +46,7 @@ pub(crate) struct Crew {
 struct Member {
     orders: Sender<Order>,
     prepared: Receiver<Result<usize, PrepareError>>,
+    verified: Receiver<io::Result<Verified>>,
     results: Receiver<io::Result<Measured>>,
     progress: Arc<Progress>,
 }
@@ -53,6 +54,7 @@ struct Member {
 enum Order {
     Prepare(usize),
     Run(Schedule),
+    Verify,
 }
 
 /// A crew cannot go on.
@@ -126,6 +128,21 @@ impl Crew {
         Ok(sum)
     }
 
+    /// Finds out how many connections that are held still stand.
+    pub(crate) fn verify(&self) -> Result<Verified, CrewError> {
+        for member in &self.members {
+            member.orders.send(Order::Verify).map_err(|_| CrewError::ThreadEnded)?;
+        }
+        let mut sum = Verified::default();
+        for member in &self.members {
+            let verified = member.verified.recv().map_err(|_| CrewError::ThreadEnded)?;
+            let verified = verified.map_err(CrewError::Run)?;
+            sum.alive += verified.alive;
+            sum.tally.add(&verified.tally);
+        }
+        Ok(sum)
+    }
+
     /// Where each thread publishes what it does.
     pub(crate) fn progress(&self) -> Vec<Arc<Progress>> {
         self.members.iter().map(|member| Arc::clone(&member.progress)).collect()
@@ -160,6 +177,7 @@ impl Member {
         let (orders, receive_orders) = channel();
         let (send_prepared, prepared) = channel();
         let (send_results, results) = channel();
+        let (send_verified, verified) = channel();
         let tickets = task.resume.then(|| Arc::new(Tickets::default()));
         let config = task.config.as_ref().map(|config| tls::of_thread(config, tickets.as_ref()));
         let target = Target { tls: config, ..task.target.clone() };
@@ -181,6 +199,7 @@ impl Member {
                         send_prepared.send(result).is_ok()
                     }
                     Order::Run(schedule) => send_results.send(event_loop.run(&schedule)).is_ok(),
+                    Order::Verify => send_verified.send(event_loop.verify()).is_ok(),
                 };
                 if !sent {
                     return;
@@ -189,12 +208,12 @@ impl Member {
         };
         let thread = thread::Builder::new().name(format!("load-{number}"));
         thread.spawn(run).map_err(CrewError::Start)?;
-        Ok(Self { orders, prepared, results, progress })
+        Ok(Self { orders, prepared, verified, results, progress })
     }
 }
 
 /// Gives the calling thread its CPU and its place among others.
-fn settle(cpu: Option<usize>, niceness: i32) {
+pub(crate) fn settle(cpu: Option<usize>, niceness: i32) {
     if let Some(cpu) = cpu {
         // Checked when the command line was read.
         let _ = pin_current_thread(cpu);

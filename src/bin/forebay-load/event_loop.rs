@@ -54,6 +54,15 @@ pub(crate) struct Measured {
     pub(crate) outside: Tally,
 }
 
+/// What became of connections that are held.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Verified {
+    /// They stand, and if there is a request, answer it.
+    pub(crate) alive: usize,
+    /// What was measured outside of windows until now.
+    pub(crate) tally: Tally,
+}
+
 /// Why connections could not be prepared.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PrepareError {
@@ -110,6 +119,8 @@ pub(crate) struct EventLoop {
     /// What happened since the loop was made, for preparing and for progress.
     established: u64,
     failures: u64,
+    /// Failures since a connection last became what it was opened to be.
+    failures_in_a_row: usize,
     first_failure: Option<String>,
     operations: u64,
     bytes: u64,
@@ -157,6 +168,7 @@ impl EventLoop {
             outside: Tally::default(),
             established: 0,
             failures: 0,
+            failures_in_a_row: 0,
             first_failure: None,
             operations: 0,
             bytes: 0,
@@ -188,7 +200,8 @@ impl EventLoop {
                 }
                 (Purpose::Exchange, _) => self.ready.len() >= connections,
                 (Purpose::Hold, _) => {
-                    self.opening == 0 && self.in_use as u64 + self.failures >= connections as u64
+                    let tried = self.in_use as u64 + self.failures >= connections as u64;
+                    self.opening == 0 && (tried || self.takes_no_more())
                 }
             };
             if done {
@@ -259,6 +272,39 @@ impl EventLoop {
         self.schedule = None;
         let windows = std::mem::take(&mut self.tallies);
         Ok(Measured { windows, outside: self.outside.clone() })
+    }
+
+    /// Finds out which connections still stand: those that have ended show it, and if there
+    /// is a request, each makes one.
+    ///
+    /// # Errors
+    /// Only what makes it impossible to go on.
+    pub(crate) fn verify(&mut self) -> io::Result<Verified> {
+        if self.work.request.is_some() {
+            for index in 0..self.slots.len() as u32 {
+                while self.opening >= OPENING_MAX && !is_interrupted() {
+                    self.turn(SLEEP_MAX)?;
+                }
+                let slot = &mut self.slots[index as usize];
+                let Some(client) = &mut slot.client else { continue };
+                let deadline = Instant::now() + self.work.timeout;
+                (client.opening, client.deadline) = (true, Some(deadline));
+                self.deadlines.push(Reverse((deadline, index, slot.generation)));
+                self.opening += 1;
+                self.request(index);
+                self.advance(index);
+            }
+            while self.opening > 0 && !is_interrupted() {
+                self.turn(SLEEP_MAX)?;
+            }
+        } else {
+            // What the kernel has to tell comes in a few sets of events.
+            for _ in 0..=self.in_use / EVENTS_MAX {
+                self.turn(Duration::ZERO)?;
+            }
+        }
+        self.publish();
+        Ok(Verified { alive: self.in_use, tally: self.outside.clone() })
     }
 
     fn is_over(&self, schedule: &Schedule, now: Instant) -> bool {
@@ -338,11 +384,18 @@ impl EventLoop {
         while self.opening < OPENING_MAX && self.has_room(now) {
             // Held ones are tried once.
             let tried = self.in_use as u64 + self.failures;
-            if self.work.purpose == Purpose::Hold && tried >= self.work.connections as u64 {
+            let enough = tried >= self.work.connections as u64 || self.takes_no_more();
+            if self.work.purpose == Purpose::Hold && enough {
                 return;
             }
             self.open(None);
         }
+    }
+
+    /// The server is full, or gone: without this the rest of a great number would be tried
+    /// until each has run out of time.
+    fn takes_no_more(&self) -> bool {
+        self.failures_in_a_row >= OPENING_MAX
     }
 
     fn has_room(&mut self, now: Instant) -> bool {
@@ -476,7 +529,7 @@ impl EventLoop {
         let now = Instant::now();
         let Some(client) = &mut self.slots[index as usize].client else { return };
         self.established += 1;
-        let operation = client.operation;
+        let (operation, opened) = (client.operation, client.opened);
         let session = client.connection.session();
         let negotiated = session.map(|session| (session.negotiated(), session.resumed()));
         let tally = self.tally_at(now);
@@ -484,6 +537,10 @@ impl EventLoop {
         if let Some((negotiated, resumed)) = negotiated {
             tally.resumed += u64::from(resumed);
             *tally.negotiated.entry(negotiated).or_default() += 1;
+        }
+        if operation.is_none() {
+            let latency = now.duration_since(opened);
+            tally.handshake_latencies.record(latency);
         }
         let goes_on = self.work.request.is_some() && self.work.purpose != Purpose::Exchange;
         if let Some(operation) = operation {
@@ -566,6 +623,7 @@ impl EventLoop {
             && std::mem::take(&mut client.opening)
         {
             self.opening -= 1;
+            self.failures_in_a_row = 0;
         }
         match self.work.purpose {
             Purpose::Connection => match self.work.close {
@@ -675,6 +733,7 @@ impl EventLoop {
 
     fn account_failure(&mut self, operation: Option<Operation>, failure: &Failure) {
         self.failures += 1;
+        self.failures_in_a_row += 1;
         self.first_failure.get_or_insert_with(|| failure.to_string());
         let now = Instant::now();
         self.paused.push_back(now + PAUSE_AFTER_FAILURE);

@@ -18,21 +18,26 @@
 //! | `client`, `connection`, `session` | one client: its steps, its socket, its TLS |
 //! | `tls`, `tickets` | what is offered and accepted; sessions to resume |
 //! | `http`, `outgoing`, `failure` | requests and answers; bytes to write; why something failed |
+//! | `backend` | the server behind the thing under test; makes no load |
 //! | `server_process` | what the server costs |
 //! | `report`, `table`, `progress` | what is printed |
+//! | `curve`, `plot` | latencies as a file and as a picture |
 
 #![deny(unsafe_code)]
 
 mod arguments;
+mod backend;
 mod client;
 mod connection;
 mod crew;
+mod curve;
 mod event_loop;
 mod failure;
 mod http;
 mod modes;
 mod outgoing;
 mod pace;
+mod plot;
 mod progress;
 mod report;
 mod run;
@@ -61,26 +66,35 @@ fn main() -> ExitCode {
         Command::Handshakes(arguments) => (modes::handshakes::run(arguments), &arguments.output),
         Command::Requests(arguments) => (modes::requests::run(arguments), &arguments.output),
         Command::Bulk(arguments) => (modes::bulk::run(arguments), &arguments.output),
+        Command::Idle(arguments) => (modes::idle::run(arguments), &arguments.output),
+        Command::Mixed(arguments) => (modes::mixed::run(arguments), &arguments.output),
+        Command::Backend(arguments) => return code_of(backend::run(arguments)),
+        Command::Plot(arguments) => return code_of(modes::plot::run(arguments)),
     };
     finish(outcome, output)
 }
 
-/// Prints what came of it; the exit code says whether it is to be relied on.
-fn finish(outcome: Result<Outcome, RunError>, output: &OutputArguments) -> ExitCode {
-    let Outcome { report, tally } = match outcome {
-        Ok(outcome) => outcome,
+/// Success, or the error told.
+fn code_of(result: Result<(), impl std::fmt::Display>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("forebay-load: {error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
+    }
+}
+
+/// Prints what came of it; the exit code says whether it is to be relied on.
+fn finish(outcome: Result<Outcome, RunError>, output: &OutputArguments) -> ExitCode {
+    let Outcome { report, tally, curves } = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => return code_of(Err(error)),
     };
     if output.json {
         match serde_json::to_string(&report) {
             Ok(text) => println!("{text}"),
-            Err(error) => {
-                eprintln!("forebay-load: {error}");
-                return ExitCode::FAILURE;
-            }
+            Err(error) => return code_of(Err(error)),
         }
     } else {
         print!("{}", Table::of(&report));
@@ -88,7 +102,10 @@ fn finish(outcome: Result<Outcome, RunError>, output: &OutputArguments) -> ExitC
     for warning in &report.warnings {
         eprintln!("forebay-load: {warning}");
     }
-    if output.allow_failures.allows(tally.failures(), tally.offered) {
+    if let Err(error) = modes::plot::keep(&report, &curves, output) {
+        return code_of(Err(error));
+    }
+    if output.allow_failures.allows(tally.failures(), tally.offered.max(tally.failures())) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

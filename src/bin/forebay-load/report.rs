@@ -27,6 +27,10 @@ pub(crate) struct Report {
     pub(crate) tls: Option<TlsReport>,
     #[serde(flatten)]
     pub(crate) part: Part,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) idle: Option<IdleReport>,
+    #[serde(flatten)]
+    pub(crate) mixed: Option<MixedReport>,
     pub(crate) client: ClientReport,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server: Option<ServerReport>,
@@ -56,6 +60,64 @@ pub(crate) struct Part {
     pub(crate) handshake_latency_us: Option<LatencyReport>,
     /// Connections opened again because the server had ended them between requests.
     pub(crate) reconnects: u64,
+}
+
+/// Connections that were held.
+#[derive(Debug, Serialize)]
+pub(crate) struct IdleReport {
+    pub(crate) asked_for: usize,
+    /// Descriptors that this program may have open.
+    pub(crate) descriptor_limit: u64,
+    pub(crate) established: usize,
+    /// Stood at the end, and answered if there was a request.
+    pub(crate) alive: usize,
+}
+
+/// Requests alone, and beside a storm.
+#[derive(Debug, Serialize)]
+pub(crate) struct MixedReport {
+    pub(crate) quiet: PhaseReport,
+    pub(crate) storm: StormReport,
+    /// 99th percentile of the requests in the storm by that before it.
+    pub(crate) ratio_p99: Option<f64>,
+}
+
+/// The requests in one phase.
+#[derive(Debug, Serialize)]
+pub(crate) struct PhaseReport {
+    /// Requests that succeeded.
+    pub(crate) requests: u64,
+    /// Requests that failed, by cause.
+    pub(crate) failed: BTreeMap<String, u64>,
+    pub(crate) duration_seconds: f64,
+    pub(crate) rate_per_second: f64,
+    pub(crate) latency_us: Option<LatencyReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) server: Option<ServerReport>,
+}
+
+/// The requests in the storm, and the storm.
+#[derive(Debug, Serialize)]
+pub(crate) struct StormReport {
+    #[serde(flatten)]
+    pub(crate) steady: PhaseReport,
+    pub(crate) storm_rate_per_second: f64,
+    /// New clients that were due.
+    pub(crate) offered: u64,
+    /// Of these, were served while they waited.
+    pub(crate) completed: u64,
+    /// Of these, ran out of patience.
+    pub(crate) gave_up: u64,
+    /// Of these, were turned away.
+    pub(crate) refused: u64,
+    /// Those that were not served, by cause.
+    pub(crate) storm_failed: BTreeMap<String, u64>,
+    pub(crate) goodput_per_second: f64,
+    /// From when a client was due; those that gave up count with the time they waited.
+    pub(crate) handshake_latency_us: Option<LatencyReport>,
+    /// How late this program was with new clients for which it had room.
+    pub(crate) storm_lateness_us: Option<LatencyReport>,
+    pub(crate) storm_tls: Option<TlsReport>,
 }
 
 /// What handshakes agreed on: what most of them did.
@@ -124,7 +186,21 @@ impl Part {
     }
 }
 
-fn failed(tally: &Tally) -> BTreeMap<String, u64> {
+impl PhaseReport {
+    pub(crate) fn new(tally: &Tally, duration: Duration, server: Option<ServerReport>) -> Self {
+        let part = Part::new(tally, duration, None);
+        Self {
+            requests: part.operations,
+            failed: part.failed,
+            duration_seconds: part.duration_seconds,
+            rate_per_second: part.rate_per_second,
+            latency_us: part.latency_us,
+            server,
+        }
+    }
+}
+
+pub(crate) fn failed(tally: &Tally) -> BTreeMap<String, u64> {
     let of = |(cause, failures): (&Cause, &crate::tally::Failures)| {
         (cause.name().into_owned(), failures.count)
     };

@@ -13,9 +13,9 @@ use crate::connection::Target;
 use crate::crew::{Crew, CrewError, CrewResult, Placement, Task};
 use crate::http::Request;
 use crate::progress::ProgressLine;
-use crate::report::{ClientReport, Part, Report, ServerReport, TlsReport};
-use crate::server_process::{Server, ServerProcessError};
-use crate::tally::{Tally, Window};
+use crate::report::{ClientReport, Part, Report, ServerReport, TlsReport, rounded};
+use crate::server_process::{CpuTime, Server, ServerProcessError};
+use crate::tally::{Latencies, Tally, Window};
 use crate::tls::TlsError;
 use crate::work::{Schedule, Work, handle_interrupts, is_interrupted};
 
@@ -26,9 +26,9 @@ const OPERATIONS_DURATION_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Descriptors that are not connections: standard streams, one epoll set a thread, files.
 const DESCRIPTORS_RESERVED: u64 = 64;
 /// Share of a CPU from which on a thread may be what limits the result.
-const BUSY_SHARE: f64 = 0.9;
+pub(crate) const BUSY_SHARE: f64 = 0.9;
 /// From the order to begin until the first operation is due.
-const LEAD: Duration = Duration::from_millis(5);
+pub(crate) const LEAD: Duration = Duration::from_millis(5);
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,8 @@ pub(crate) enum RunError {
 pub(crate) struct Outcome {
     pub(crate) report: Report,
     pub(crate) tally: Tally,
+    /// Latencies, by what they are of.
+    pub(crate) curves: Vec<(&'static str, Latencies)>,
 }
 
 /// Runs `work` as the arguments say.
@@ -69,17 +71,16 @@ pub(crate) fn run(
     work: Work,
     resume: bool,
 ) -> Result<Outcome, RunError> {
-    let server = server(output)?;
-    check_descriptors(load.connections)?;
-    handle_interrupts().map_err(RunError::Signal)?;
+    let environment = Environment::begin(output)?;
+    environment.check_connections(load.connections)?;
     let task = task(target, work, resume)?;
     let placement = placement(threads);
     let crew = Crew::start(&task, &placement)?;
-    let _line = ProgressLine::start(output.quiet, crew.progress());
+    let line = ProgressLine::start(output.quiet, crew.progress());
 
-    let memory_before = memory(server.as_ref())?;
+    let memory_before = environment.memory_bytes()?;
     let established = crew.prepare_all()?;
-    let memory_after = memory(server.as_ref())?;
+    let memory_after = environment.memory_bytes()?;
 
     let begin = Instant::now() + LEAD;
     let start = begin + load.warm_up;
@@ -94,19 +95,20 @@ pub(crate) fn run(
     let schedule = Schedule { begin, windows: vec![window], stop: window.end, budget };
     crew.run(&schedule)?;
     sleep_until(window.start);
-    let cpu_before = server.as_ref().map(Server::cpu_time).transpose()?;
+    let cpu_before = environment.cpu_time()?;
     let mut result = None;
     if schedule.budget.is_some() {
         result = Some(crew.results()?);
     } else {
         sleep_until(window.end);
     }
-    let cpu_after = server.as_ref().map(Server::cpu_time).transpose()?;
+    let cpu_after = environment.cpu_time()?;
     let measured = Instant::now().min(window.end).saturating_duration_since(window.start);
     let result = match result {
         Some(result) => result,
         None => crew.results()?,
     };
+    drop(line);
     let CrewResult { windows, outside } = result;
     let result = windows.into_iter().next().unwrap_or_default();
 
@@ -117,41 +119,66 @@ pub(crate) fn run(
         connections: load.connections,
         tls: TlsReport::new(tally).or_else(|| TlsReport::new(&outside)),
         part: Part::new(tally, measured, task.work.rate),
+        idle: None,
+        mixed: None,
         client: ClientReport::new(&result, measured, crew.threads()),
         server: None,
         warnings: Vec::new(),
     };
     if let (Some(before), Some(after)) = (cpu_before, cpu_after) {
         let mut server = ServerReport::new(after.since(before), tally, measured);
-        if let (Some(before), Some(after), true) = (memory_before, memory_after, established > 0) {
-            let grown = after.saturating_sub(before) as f64;
-            server.memory_bytes_per_connection = Some(grown / established as f64);
-        }
+        server.memory_bytes_per_connection = growth(memory_before, memory_after, established);
         report.server = Some(server);
     }
     report.warnings = warnings(&report, tally);
-    Ok(Outcome { report, tally: result.tally })
+    let curves = vec![("latency", result.tally.latencies.clone())];
+    Ok(Outcome { report, tally: result.tally, curves })
 }
 
-/// The server's processes, if any were named.
-pub(crate) fn server(output: &OutputArguments) -> Result<Option<Server>, RunError> {
-    if output.server_pid.is_empty() {
-        return Ok(None);
+/// What a run has to do with beside its own threads.
+pub(crate) struct Environment {
+    server: Option<Server>,
+    /// Descriptors that this process may have open.
+    pub(crate) descriptors: u64,
+}
+
+impl Environment {
+    /// Finds the server's processes, raises the limit on descriptors as far as it may be,
+    /// and lets Ctrl-C end a run early.
+    pub(crate) fn begin(output: &OutputArguments) -> Result<Self, RunError> {
+        let named = !output.server_pid.is_empty();
+        let server = named.then(|| Server::new(&output.server_pid)).transpose()?;
+        handle_interrupts().map_err(RunError::Signal)?;
+        Ok(Self { server, descriptors: raise_descriptor_limit() })
     }
-    Ok(Some(Server::new(&output.server_pid)?))
-}
 
-fn memory(server: Option<&Server>) -> Result<Option<u64>, RunError> {
-    Ok(server.map(Server::memory_bytes).transpose()?)
-}
-
-/// Raises the limit as far as it may be, and refuses what does not fit.
-fn check_descriptors(connections: usize) -> Result<(), RunError> {
-    let limit = raise_descriptor_limit();
-    if connections as u64 + DESCRIPTORS_RESERVED > limit {
-        return Err(RunError::Descriptors { connections, limit });
+    /// Connections that fit.
+    pub(crate) fn connections_max(&self) -> usize {
+        usize::try_from(self.descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX)
     }
-    Ok(())
+
+    pub(crate) fn check_connections(&self, connections: usize) -> Result<(), RunError> {
+        if connections > self.connections_max() {
+            return Err(RunError::Descriptors { connections, limit: self.descriptors });
+        }
+        Ok(())
+    }
+
+    /// The server's memory; `None` if no process was named.
+    pub(crate) fn memory_bytes(&self) -> Result<Option<u64>, RunError> {
+        Ok(self.server.as_ref().map(Server::memory_bytes).transpose()?)
+    }
+
+    /// The server's CPU time; `None` if no process was named.
+    pub(crate) fn cpu_time(&self) -> Result<Option<CpuTime>, RunError> {
+        Ok(self.server.as_ref().map(Server::cpu_time).transpose()?)
+    }
+}
+
+/// What each of so many connections added; `None` without connections or server.
+pub(crate) fn growth(before: Option<u64>, after: Option<u64>, connections: usize) -> Option<f64> {
+    let grown = after?.saturating_sub(before?) as f64;
+    (connections > 0).then(|| rounded(grown / connections as f64))
 }
 
 /// What every thread is to do.
@@ -207,7 +234,7 @@ pub(crate) fn sleep_until(moment: Instant) {
 }
 
 /// What casts doubt on the figures.
-fn warnings(report: &Report, tally: &Tally) -> Vec<String> {
+pub(crate) fn warnings(report: &Report, tally: &Tally) -> Vec<String> {
     let mut warnings = Vec::new();
     let share = report.client.busiest_thread_share;
     if share > BUSY_SHARE {

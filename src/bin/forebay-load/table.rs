@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use crate::report::{LatencyReport, Report};
+use crate::report::{LatencyReport, MixedReport, Report};
 
 /// A name and what stands beside it.
 pub(crate) struct Table {
@@ -54,6 +54,21 @@ impl Table {
             ("handshake", part.handshake_latency_us.as_ref()),
             ("begun late by", report.client.lateness_us.as_ref()),
         ]);
+        if let Some(mixed) = &report.mixed {
+            table.mixed(mixed);
+        }
+        if let Some(idle) = &report.idle {
+            table.row(
+                "held",
+                &format!(
+                    "{} of {} asked for, {} established, descriptor limit {}",
+                    count(idle.alive as f64),
+                    count(idle.asked_for as f64),
+                    count(idle.established as f64),
+                    count(idle.descriptor_limit as f64),
+                ),
+            );
+        }
         let client = &report.client;
         table.costs(
             "this program's CPU",
@@ -77,6 +92,49 @@ impl Table {
             }
         }
         table
+    }
+
+    fn mixed(&mut self, mixed: &MixedReport) {
+        let storm = &mixed.storm;
+        self.latencies(&[
+            ("quiet", mixed.quiet.latency_us.as_ref()),
+            ("in the storm", storm.steady.latency_us.as_ref()),
+            ("new clients", storm.handshake_latency_us.as_ref()),
+            ("new clients late by", storm.storm_lateness_us.as_ref()),
+        ]);
+        if let Some(ratio) = mixed.ratio_p99 {
+            self.row("p99, storm to quiet", &format!("{ratio:.2}"));
+        }
+        let offered = storm.offered.max(1) as f64;
+        let share =
+            |part: u64| format!("{} ({:.1} %)", count(part as f64), part as f64 / offered * 100.0);
+        self.row(
+            "new clients",
+            &format!(
+                "{} came, {} completed, {} gave up, {} refused",
+                count(storm.offered as f64),
+                share(storm.completed),
+                share(storm.gave_up),
+                share(storm.refused),
+            ),
+        );
+        self.row(
+            "goodput",
+            &format!(
+                "{} a second of {} offered",
+                count(storm.goodput_per_second),
+                count(storm.storm_rate_per_second),
+            ),
+        );
+        if let Some(server) = &storm.steady.server {
+            let each = server
+                .cpu_us_per_operation
+                .map_or(String::new(), |us| format!("{us:.2} µs a new client, "));
+            self.row(
+                "the server's CPU",
+                &format!("{each}{:.2} CPUs busy in the storm", server.cpu_share),
+            );
+        }
     }
 
     fn row(&mut self, name: &str, value: &str) {

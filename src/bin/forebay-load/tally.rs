@@ -88,6 +88,11 @@ impl Tally {
         self.failed.values().map(|failures| failures.count).sum()
     }
 
+    pub(crate) fn failures_of(&self, causes: &[Cause]) -> u64 {
+        let of = |cause: &Cause| self.failed.get(cause).map_or(0, |failures| failures.count);
+        causes.iter().map(of).sum()
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
         self.offered += other.offered;
         self.operations += other.operations;

@@ -10,6 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use forebay::tls::names::{CipherSuite, Group};
 use rustls::pki_types::ServerName;
 
+use crate::backend::Listen;
+use crate::plot;
 use crate::tls::{TlsChoice, TlsVersion};
 use crate::work::Close;
 use values::Place;
@@ -37,6 +39,15 @@ pub(crate) enum Command {
     Requests(RequestsArguments),
     /// Large transfers, as many as fit
     Bulk(BulkArguments),
+    /// Connections on which nothing happens
+    Idle(IdleArguments),
+    /// Paced requests on connections that stand, first alone, then while a storm of new
+    /// connections comes
+    Mixed(MixedArguments),
+    /// No load: the plaintext HTTP/1.1 server behind the thing under test
+    Backend(BackendArguments),
+    /// No load: one picture of what several runs kept by --histogram
+    Plot(PlotArguments),
 }
 
 #[derive(Debug, Args)]
@@ -108,6 +119,108 @@ pub(crate) enum Direction {
     Down,
     /// To the server
     Up,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdleArguments {
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
+    /// Connections to hold; as many as the descriptor limit allows if that is less
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = at_least_one)]
+    pub(crate) connections: usize,
+    /// The server's memory is what further connections add to that with the first N
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) baseline: usize,
+    /// Wait for so long before the server's memory is read
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = values::duration)]
+    pub(crate) settle: Duration,
+    /// Hold them for so long
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = values::duration)]
+    pub(crate) duration: Duration,
+    /// A connection that takes longer to be established, or to answer, has failed
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = values::duration)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) first: FirstArguments,
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArguments,
+    #[command(flatten)]
+    pub(crate) output: OutputArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MixedArguments {
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
+    #[command(flatten)]
+    pub(crate) request: RequestArguments,
+    /// Established connections
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one)]
+    pub(crate) connections: usize,
+    /// Requests a second on them together
+    #[arg(long, value_name = "R", default_value = "1000", value_parser = values::rate)]
+    pub(crate) rate: f64,
+    /// New connections a second in the storm
+    #[arg(long, value_name = "R", value_parser = values::rate)]
+    pub(crate) storm_rate: f64,
+    /// A new client gives up after this time, counted from when it was due
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = values::duration)]
+    pub(crate) patience: Duration,
+    /// New clients at once [default: as many as come while one is patient, if the
+    /// descriptor limit allows]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) storm_connections: Option<usize>,
+    /// Each new client asks for this path; without it shaking hands is enough
+    #[arg(long, value_name = "PATH")]
+    pub(crate) storm_request: Option<String>,
+    /// How a new client that is done leaves
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) storm_close: Close,
+    /// Measure each phase for so long
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = values::duration)]
+    pub(crate) duration: Duration,
+    /// Run each phase for so long before measuring it
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = values::duration)]
+    pub(crate) warm_up: Duration,
+    /// A request that takes longer, counted from when it was due, has failed
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = values::duration)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArguments,
+    #[command(flatten)]
+    pub(crate) output: OutputArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackendArguments {
+    /// Where to listen: ADDRESS:PORT (port 0: any that is free), or unix:PATH
+    #[arg(long, value_name = "WHERE", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: Listen,
+    /// Take a PROXY protocol header, version 1 or 2, where a connection begins with one
+    #[arg(long)]
+    pub(crate) proxy_protocol: bool,
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlotArguments {
+    /// The picture to write: a name that ends in .svg or .png
+    #[arg(value_name = "PICTURE", value_parser = picture)]
+    pub(crate) picture: PathBuf,
+    /// What each curve is called, and the file that holds it
+    #[arg(value_name = "NAME=FILE", required = true, value_parser = named_file)]
+    pub(crate) curves: Vec<NamedFile>,
+    /// What is written above
+    #[arg(long, default_value = "latency")]
+    pub(crate) title: String,
+}
+
+/// A file and what to call it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NamedFile {
+    pub(crate) name: String,
+    pub(crate) file: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -255,6 +368,12 @@ pub(crate) struct OutputArguments {
     /// Print one JSON object instead of the table
     #[arg(long)]
     pub(crate) json: bool,
+    /// Draw the latencies: a name that ends in .svg or .png
+    #[arg(long, value_name = "FILE", value_parser = picture)]
+    pub(crate) plot: Option<PathBuf>,
+    /// Keep the latencies as HdrHistogram's tools do (.hgrm), in microseconds
+    #[arg(long, value_name = "FILE")]
+    pub(crate) histogram: Option<PathBuf>,
     /// No progress line
     #[arg(long)]
     pub(crate) quiet: bool,
@@ -293,6 +412,21 @@ fn cpu_list(text: &str) -> Result<CpuList, String> {
             forebay::control::cpus::list(&allowed)
         )),
         None => Ok(CpuList(cpus)),
+    }
+}
+
+fn picture(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    plot::check_name(&path).map_err(|error| error.to_string())?;
+    Ok(path)
+}
+
+fn named_file(text: &str) -> Result<NamedFile, String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+            Ok(NamedFile { name: name.to_owned(), file: file.into() })
+        }
+        _ => Err("write NAME=FILE, such as haproxy=haproxy.hgrm".into()),
     }
 }
 
@@ -340,6 +474,12 @@ mod tests {
             "requests 127.0.0.1:443 --path /1k --operations 1000 --server-pid 1 --server-pid 2",
             "requests 127.0.0.1:443 --request-bytes 1k --response-bytes 16k --json --quiet",
             "bulk 127.0.0.1:443 --direction up --bytes 1g --allow-failures 0.1%",
+            "idle 127.0.0.1:443 --connections 20000 --duration 1m --request /",
+            "mixed 127.0.0.1:443 --storm-rate 10k --patience 1s --rate 500 --path /1k",
+            "backend --listen 127.0.0.1:0 --proxy-protocol --threads 2",
+            "backend --listen unix:/tmp/backend.sock",
+            "plot all.svg forebay=a.hgrm haproxy=b.hgrm --title storm",
+            "requests 127.0.0.1:443 --plot a.png --histogram a.hgrm",
         ] {
             let words: Vec<_> = arguments.split(' ').collect();
             assert!(parse(&words).is_ok(), "{arguments}: {}", parse(&words).unwrap_err());
@@ -358,6 +498,11 @@ mod tests {
             "requests 127.0.0.1:443 --path / --response-bytes 5",
             "requests 127.0.0.1:443 --rate 0",
             "bulk 127.0.0.1:443 --rate 5",
+            "mixed 127.0.0.1:443",
+            "backend --listen 8080",
+            "plot all.pdf a=a.hgrm",
+            "plot all.svg a.hgrm",
+            "requests 127.0.0.1:443 --plot a.gif",
             "bulk 127.0.0.1:443 --group p-257",
         ] {
             let words: Vec<_> = arguments.split(' ').collect();

@@ -2,4 +2,7 @@
 
 pub(crate) mod bulk;
 pub(crate) mod handshakes;
+pub(crate) mod idle;
+pub(crate) mod mixed;
+pub(crate) mod plot;
 pub(crate) mod requests;
