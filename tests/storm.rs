@@ -1,31 +1,21 @@
 //! More clients than forebay can shake hands with: those who are in go on as if nothing
 //! were, and of those outside as many get in as ever could.
 //!
-//! `cargo test` runs a small storm of fixed size and judges bytes, not times. The
-//! measured one is `scripts/storm`.
-//!
-//! | file | job |
-//! |---|---|
-//! | `clients` | offers handshakes at a rate, whatever becomes of them, on one thread |
-//! | `probes` | how long a KiB takes there and back on established connections |
-//! | `report` | the measured storm |
+//! Bytes are judged here, not times: how long those who are in have to wait, and how many
+//! get in, `scripts/compare` measures.
 
-#[path = "../support/mod.rs"]
 mod support;
-
-mod clients;
-mod probes;
-mod report;
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
-use clients::{Clients, Load, Tally};
+use serde_json::Value;
+
 use support::certificates::{Key, self_signed};
 use support::echo::EchoBackend;
 use support::forebay::{Forebay, PATIENCE};
@@ -34,9 +24,12 @@ use support::tls_client;
 
 const NAME: &str = "forebay.example";
 
-/// Starts forebay with one engine, one worker and an echoing backend.
-fn start(directory: &Path, key: Key, backend: &EchoBackend, more: &str) -> (Forebay, SocketAddr) {
-    self_signed(directory, "certificate.pem", key, &[NAME]);
+/// Clients that come in each half of the storm.
+const CLIENTS: u64 = 1_500;
+
+/// Starts forebay with one engine, one worker, few credits, and an echoing backend.
+fn start(directory: &Path, backend: &EchoBackend) -> (Forebay, SocketAddr) {
+    self_signed(directory, "certificate.pem", Key::Rsa2048, &[NAME]);
     let address = free_address();
     let configuration = format!(
         r#"
@@ -49,7 +42,12 @@ fn start(directory: &Path, key: Key, backend: &EchoBackend, more: &str) -> (Fore
         name = "echo"
         backends = ["{}"]
 
-        {more}
+        [engine]
+        engines = 1
+
+        [handshake]
+        workers = 1
+        credits = 8
         "#,
         backend.address
     );
@@ -69,11 +67,10 @@ impl Drop for Until<'_> {
 fn established_connections_relay_every_byte_through_a_storm() {
     let directory = tempfile::tempdir().expect("a directory");
     let backend = EchoBackend::start();
-    let few_credits = "[engine]\nengines = 1\n[handshake]\nworkers = 1\ncredits = 8";
-    let (mut forebay, address) = start(directory.path(), Key::Rsa2048, &backend, few_credits);
+    let (mut forebay, address) = start(directory.path(), &backend);
     let over = AtomicBool::new(false);
     let over = &over;
-    let tally = thread::scope(|scope| {
+    let (impatient, patient) = thread::scope(|scope| {
         let relays: Vec<_> = (0..4_u8)
             .map(|number| {
                 let mut tls = tls_client::connect(Arc::new(tls_client::config()), address, NAME);
@@ -91,22 +88,21 @@ fn established_connections_relay_every_byte_through_a_storm() {
             .collect();
         let until = Until(over);
         // Half of them will not wait, so that forebay has work to throw away.
-        let mut clients = Clients::new(address, NAME);
-        let load = Load { in_flight_max: 400, connections_max: 1_500, ..Load::default() };
-        let mut tally = clients.run(&Load { patience: Duration::from_millis(40), ..load });
-        tally += clients.run(&Load { patience: PATIENCE, ..load });
+        let storms = (storm(address, "40ms"), storm(address, "60s"));
         drop(until);
         for relay in relays {
             relay.join().expect("every byte was relayed");
         }
-        tally
+        storms
     });
-    let Tally { offered, completed, refused, given_up, .. } = tally;
-    assert_eq!(offered, 3_000);
-    assert_eq!(completed + refused + given_up, offered, "each came to some end");
-    // Of the second half nobody leaves by himself.
-    assert!(completed + refused >= 1_500, "{completed} completed, {refused} refused");
-    assert!(completed > 0, "handshakes are completed during the storm");
+    for report in [&impatient, &patient] {
+        let failed = report["failed"].as_object().expect("failures by cause");
+        let failed: u64 = failed.values().filter_map(Value::as_u64).sum();
+        let completed = report["operations"].as_u64().expect("a number");
+        assert_eq!(completed + failed, CLIENTS, "each came to some end: {report}");
+    }
+    assert!(patient["failed"].get("timed out").is_none(), "nobody is left waiting: {patient}");
+    assert!(patient["operations"].as_u64() > Some(0), "handshakes go on in the storm: {patient}");
 
     let mut tls = tls_client::connect(Arc::new(tls_client::config()), address, NAME);
     relay(&mut tls, 9, 0);
@@ -118,6 +114,22 @@ fn established_connections_relay_every_byte_through_a_storm() {
     });
     let log = forebay.log();
     assert!(!log.iter().any(|line| line.contains("panicked")), "{}", log.join("\n"));
+}
+
+/// Lets 400 clients at a time come, each with so much patience; what the load generator
+/// says became of them.
+fn storm(address: SocketAddr, patience: &str) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_forebay-load"))
+        .args(["handshakes", &address.to_string(), "--server-name", NAME])
+        .args(["--connections", "400", "--operations", &CLIENTS.to_string()])
+        .args(["--timeout", patience, "--close", "reset", "--allow-failures", "100%"])
+        .args(["--json", "--quiet"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("forebay-load runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
 /// Sends a text of its own and receives exactly that.
