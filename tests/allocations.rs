@@ -194,6 +194,7 @@ fn run_engine(
         doorbell,
         huge_pages: Switch::Off,
         napi_busy_poll: Duration::ZERO,
+        shares_its_cpu: false,
     };
     let driver = RingDriver::new(settings).expect("ring");
     let service = InlineService::new(0, 8, &SchedulerSettings::with_room(8), library);

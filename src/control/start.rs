@@ -471,6 +471,7 @@ impl Plan<'_> {
             connections_max: self.limit.per_engine,
             listeners: sockets,
             doorbell,
+            shares_its_cpu,
             huge_pages: self.settings.engine.huge_pages,
             napi_busy_poll: self.settings.engine.napi_busy_poll,
         };

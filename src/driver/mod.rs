@@ -248,6 +248,11 @@ pub trait Driver {
     /// Copies `range` of one owned buffer to `start` in another.
     fn copy_between(&mut self, from: &Buffer, range: Range<usize>, to: &Buffer, start: usize);
 
+    /// Says whether established connections are being served, so that an engine that
+    /// shares its CPU with a handshake worker must have it as soon as anything happens.
+    /// Otherwise it may wait until the worker gives it, which takes fewer switches.
+    fn set_urgent(&mut self, urgent: bool);
+
     /// The engine is about to look for work one last time before it sleeps: from now
     /// on whoever hands it work must wake it. [`Driver::turn`] ends that.
     fn prepare_sleep(&mut self);

@@ -81,6 +81,10 @@ const RESULTS_PER_TURN: usize = 64;
 /// Timers expired per turn.
 const EXPIRIES_PER_TURN: usize = 64;
 
+/// Whoever relayed data so lately is taken to serve established connections, which are
+/// not to wait for handshakes.
+const URGENT_FOR: Duration = Duration::from_millis(100);
+
 /// Commands that may wait for an engine; the control thread sends one at a time.
 const COMMANDS_WAITING_MAX: usize = 16;
 
@@ -217,6 +221,10 @@ pub struct Engine<D: Driver, H: HandshakeService> {
     worked: Moment,
     /// Data was relayed in this turn.
     relayed: bool,
+    /// The last turn in which data was relayed.
+    relayed_last: Option<Moment>,
+    /// What others on this CPU were told: established connections are being served.
+    urgent: bool,
 }
 
 impl<D: Driver, H: HandshakeService> Engine<D, H> {
@@ -259,6 +267,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             now,
             worked: now,
             relayed: false,
+            relayed_last: None,
+            urgent: false,
         };
         engine.set_durations();
         engine.set_client_limits();
@@ -281,14 +291,15 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     pub fn turn(&mut self) -> io::Result<Progress> {
         self.now = self.driver.now();
         self.metrics.turns.increment();
-        while let Some(command) = self.commands.0.pop() {
-            self.obey(command);
-        }
         for _ in 0..COMPLETIONS_PER_TURN {
             let Some(completion) = self.driver.completion() else { break };
             self.worked = self.now;
             self.metrics.completions.increment();
             self.complete(completion);
+        }
+        // Whoever is told to end is judged by what has really been sent.
+        while let Some(command) = self.commands.0.pop() {
+            self.obey(command);
         }
         // After the records of established connections: what is started first is done
         // first, and a flight or a connect costs the kernel more than a record.
@@ -304,9 +315,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }
         self.admit();
         self.report_shed();
-        if std::mem::take(&mut self.relayed) {
-            self.handshakes.relayed(self.now);
-        }
+        self.judge_urgency();
         self.publish_gauges();
         if self.listeners.finished()
             && self.outstanding() == Outstanding::default()
@@ -452,9 +461,11 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         if self.limits.spin.polls(self.now.since(self.worked)) {
             // Leaves the core's other thread more of it.
             std::hint::spin_loop();
+            self.handshakes.turn_done();
             return Wait::Never;
         }
         self.driver.prepare_sleep();
+        self.handshakes.turn_done();
         if self.handshakes.has_results() || !self.commands.0.is_empty() {
             return Wait::Never;
         }
@@ -475,6 +486,19 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             None => Wait::Forever,
             Some(deadline) if deadline <= self.now => Wait::Never,
             Some(deadline) => Wait::AtMost(deadline.since(self.now)),
+        }
+    }
+
+    /// Tells those who share this engine's CPU whether it serves established connections.
+    fn judge_urgency(&mut self) {
+        if std::mem::take(&mut self.relayed) {
+            self.relayed_last = Some(self.now);
+        }
+        let urgent = self.relayed_last.is_some_and(|last| self.now.since(last) < URGENT_FOR);
+        if urgent != self.urgent {
+            self.urgent = urgent;
+            self.driver.set_urgent(urgent);
+            self.handshakes.set_urgent(urgent);
         }
     }
 

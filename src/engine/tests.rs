@@ -61,6 +61,7 @@ fn start(backend: Endpoint, proxy_protocol: ProxyProtocol) -> Running {
                 doorbell,
                 huge_pages: Switch::Off,
                 napi_busy_poll: Duration::ZERO,
+                shares_its_cpu: false,
             })
             .expect("ring");
             let service = InlineService::new(0, 8, &SchedulerSettings::with_room(8), library);

@@ -131,7 +131,11 @@ impl<C: Fn() -> Moment> HandshakeService for InlineService<C> {
         }
     }
 
-    fn relayed(&mut self, _now: Moment) {
+    fn turn_done(&mut self) {
+        // Nobody waits for this engine's CPU.
+    }
+
+    fn set_urgent(&mut self, _urgent: bool) {
         // One step for each turn already.
     }
 

@@ -35,8 +35,6 @@ mod task;
 #[cfg(test)]
 mod test_support;
 
-use crate::clock::Moment;
-
 pub use failure::{FailureReason, HandshakeFailure};
 pub use task::{Established, SessionFacts, StepOutcome, Task};
 
@@ -110,7 +108,12 @@ pub trait HandshakeService {
     /// Results are waiting: the engine must not sleep.
     fn has_results(&self) -> bool;
 
-    /// The engine has just relayed data: whoever shares its CPU is to keep established
-    /// connections waiting as little as it can.
-    fn relayed(&mut self, now: Moment);
+    /// Whether the engine serves established connections: whoever shares its CPU is then
+    /// to keep them waiting as little as it can.
+    fn set_urgent(&mut self, urgent: bool);
+
+    /// The engine has done what there was to do, and would sleep now: a worker that gave
+    /// way to it may go on. Called after the engine has said that it is about to sleep, if
+    /// it is going to.
+    fn turn_done(&mut self);
 }

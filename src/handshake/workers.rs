@@ -18,19 +18,24 @@
 //!   work: the scheduler's time slice, some milliseconds, is what established connections
 //!   would otherwise wait for. Until then it keeps its results to itself: woken for each
 //!   of them, the engine would take the CPU from the worker and give it back for every
-//!   single step. The time is short while the engine relays data, and longer while there
-//!   is nothing but handshakes.
+//!   single step. The time is short while the engine serves established connections, and
+//!   longer while there is nothing but handshakes. To give way is to sleep until the engine's turn is done
+//!   ([`HandshakeService::turn_done`]), and not sched_yield(2), which since Linux 6.18
+//!   gives the rest of the time slice to every process on that CPU.
 //! * **No worker sleeps while a task waits**: a worker raises its idle bit, *then* looks
 //!   at both queues once more, *then* parks. Whoever adds a task, or leaves one behind
 //!   after a pick, does so and *then* looks at the idle bits. With sequentially
-//!   consistent fences between, one of the two sees the other.
+//!   consistent fences between, one of the two sees the other. A worker that gives way
+//!   raises its bit, *then* announces results, *then* parks, whatever waits; its engine
+//!   says that it is about to sleep, *then* looks at the bit. Either the announcement
+//!   wakes the engine, for another turn, or the engine sees the bit.
 //!
 //! May know: threads, clocks, the step. Must not know: sockets, how an engine sleeps.
 #![forbid(unsafe_code)]
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -57,12 +62,9 @@ const INTAKE_BATCH_MAX: usize = 256;
 /// by doing many things in one turn.
 const GIVE_WAY_AFTER: Duration = Duration::from_micros(200);
 
-/// The same while the engine has relayed nothing for [`RELAYS_WITHIN`]: only other
-/// handshakes wait then, and they are better served by fewer switches between threads.
-const GIVE_WAY_AFTER_WITHOUT_RELAY: Duration = Duration::from_millis(1);
-
-/// An engine that has relayed data so lately is taken for one that relays.
-const RELAYS_WITHIN: Duration = Duration::from_millis(100);
+/// The same while the engine serves no established connection: only other handshakes wait
+/// then, and they are better served by fewer switches between threads.
+const GIVE_WAY_AFTER_WITHOUT_URGENCY: Duration = Duration::from_millis(1);
 
 /// Wakes an engine that may be asleep; the driver knows how.
 ///
@@ -92,6 +94,18 @@ pub struct WorkersSettings {
     pub scheduler: SchedulerSettings,
     /// Which library does the record cryptography of what is established.
     pub library: CryptoLibrary,
+}
+
+impl WorkersSettings {
+    /// The CPU of a worker; `None`: not pinned.
+    fn cpu(&self, worker: usize) -> Option<usize> {
+        self.cpus.get(worker % self.cpus.len().max(1)).copied()
+    }
+
+    fn share_a_cpu(&self, engine: usize, worker: usize) -> bool {
+        let cpu = self.cpu(worker);
+        cpu.is_some() && self.engine_cpus.get(engine).copied() == cpu
+    }
 }
 
 /// What the workers must know of an engine.
@@ -135,14 +149,20 @@ impl Workers {
     ) -> io::Result<(Self, Vec<OffloadService>)> {
         let shared = Arc::new(Shared::new(settings, engines));
         let services = (0..shared.engines.len())
-            .map(|engine| OffloadService { engine, shared: Arc::clone(&shared) })
+            .map(|engine| OffloadService {
+                engine,
+                neighbours: (0..settings.count.get())
+                    .filter(|&worker| settings.share_a_cpu(engine, worker))
+                    .collect(),
+                shared: Arc::clone(&shared),
+            })
             .collect();
         let mut workers = Self { shared, threads: Vec::new(), metrics: Vec::new() };
         for index in 0..settings.count.get() {
             let metrics = Arc::new(WorkerMetrics::default());
-            let cpu = settings.cpus.get(index % settings.cpus.len().max(1)).copied();
+            let cpu = settings.cpu(index);
             let neighbours: Vec<usize> = (0..workers.shared.engines.len())
-                .filter(|&engine| cpu.is_some() && settings.engine_cpus.get(engine) == cpu.as_ref())
+                .filter(|&engine| settings.share_a_cpu(engine, index))
                 .collect();
             let prepare_sharing = settings.prepare_sharing;
             let worker = Worker {
@@ -208,6 +228,8 @@ impl Drop for Workers {
 #[derive(Debug)]
 pub struct OffloadService {
     engine: usize,
+    /// The workers on the same CPU.
+    neighbours: Box<[usize]>,
     shared: Arc<Shared>,
 }
 
@@ -250,8 +272,26 @@ impl HandshakeService for OffloadService {
         !self.link().inbox.is_empty()
     }
 
-    fn relayed(&mut self, now: Moment) {
-        self.link().relayed.store(now.as_nanoseconds(), Ordering::Relaxed);
+    fn set_urgent(&mut self, urgent: bool) {
+        self.link().urgent.store(urgent, Ordering::Relaxed);
+    }
+
+    fn turn_done(&mut self) {
+        if !self.neighbours.is_empty() && self.shared.has_work() {
+            for &worker in &self.neighbours {
+                self.shared.idle.wake(worker);
+            }
+        }
+    }
+}
+
+impl Drop for OffloadService {
+    /// There will be no turn that a worker could wait for.
+    fn drop(&mut self) {
+        self.link().ended.store(true, Ordering::SeqCst);
+        for &worker in &self.neighbours {
+            self.shared.idle.wake(worker);
+        }
     }
 }
 
@@ -274,8 +314,10 @@ struct Engine {
     /// By credit: the generation of the slot that the credit serves.
     live: Box<[AtomicU32]>,
     wake: Arc<dyn WakeEngine>,
-    /// When it last relayed data, in nanoseconds of [`Moment`].
-    relayed: AtomicU64,
+    /// Serves established connections.
+    urgent: AtomicBool,
+    /// Has no further turns.
+    ended: AtomicBool,
 }
 
 impl Shared {
@@ -288,7 +330,8 @@ impl Shared {
                 inbox: ArrayQueue::new((link.credits as usize).max(1)),
                 live: (0..link.credits).map(|_| AtomicU32::new(0)).collect(),
                 wake: link.wake,
-                relayed: AtomicU64::new(0),
+                urgent: AtomicBool::new(false),
+                ended: AtomicBool::new(false),
             })
             .collect();
         let credits: usize = engines.iter().map(|engine| engine.live.len()).sum();
@@ -406,9 +449,8 @@ impl<S: Fn(&mut Task)> Worker<S> {
             match self.take() {
                 Some(task) => {
                     let now = self.work(task);
-                    if now.since(since) >= self.give_way_after(now) {
-                        self.announce();
-                        thread::yield_now();
+                    if now.since(since) >= self.give_way_after() {
+                        self.give_way();
                         since = Moment::now();
                     }
                 }
@@ -481,15 +523,12 @@ impl<S: Fn(&mut Task)> Worker<S> {
     }
 
     /// How long to work before the engines on this CPU are let; for ever if there are none.
-    fn give_way_after(&self, now: Moment) -> Duration {
-        let relays = |&engine: &usize| {
-            let relayed = self.shared.engines[engine].relayed.load(Ordering::Relaxed);
-            now.since(Moment::from_nanoseconds(relayed)) < RELAYS_WITHIN
-        };
+    fn give_way_after(&self) -> Duration {
+        let urgent = |&engine: &usize| self.shared.engines[engine].urgent.load(Ordering::Relaxed);
         match &*self.neighbours {
             [] => Duration::MAX,
-            neighbours if neighbours.iter().any(relays) => GIVE_WAY_AFTER,
-            _ => GIVE_WAY_AFTER_WITHOUT_RELAY,
+            neighbours if neighbours.iter().any(urgent) => GIVE_WAY_AFTER,
+            _ => GIVE_WAY_AFTER_WITHOUT_URGENCY,
         }
     }
 
@@ -500,6 +539,22 @@ impl<S: Fn(&mut Task)> Worker<S> {
                 self.shared.announce(engine);
             }
         }
+    }
+
+    /// Lets an engine on this CPU have the turn that it was told to make, and sleeps until
+    /// that is done or somebody else wakes this worker.
+    fn give_way(&mut self) {
+        if !self.unannounced {
+            return;
+        }
+        self.shared.idle.raise(self.index);
+        self.announce();
+        let neighbours = self.neighbours.iter().map(|&engine| &self.shared.engines[engine]);
+        let may_wait = neighbours.clone().any(|engine| !engine.ended.load(Ordering::SeqCst));
+        if may_wait && !self.shared.stopping.load(Ordering::SeqCst) {
+            thread::park();
+        }
+        self.shared.idle.lower(self.index);
     }
 
     fn sleep(&self) {

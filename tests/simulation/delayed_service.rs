@@ -95,7 +95,9 @@ impl HandshakeService for DelayedService {
         *live = live.wrapping_add(1);
     }
 
-    fn relayed(&mut self, _now: Moment) {}
+    fn set_urgent(&mut self, _urgent: bool) {}
+
+    fn turn_done(&mut self) {}
 
     fn has_results(&self) -> bool {
         let now = self.clock.now();

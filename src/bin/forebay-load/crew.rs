@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use forebay::control::cpus::pin_current_thread;
+use forebay::driver::scheduling;
 use rustls::ClientConfig;
 
 use crate::connection::Target;
@@ -24,8 +25,8 @@ pub(crate) struct Placement {
     pub(crate) threads: usize,
     /// The CPU of each thread, in turn; empty to leave it to the kernel.
     pub(crate) cpus: Vec<usize>,
-    /// Give way to other threads on the same CPU (nice(2)).
-    pub(crate) niceness: i32,
+    /// Run only when nobody else wants the CPU.
+    pub(crate) gives_way: bool,
 }
 
 /// What all threads of a crew do.
@@ -188,9 +189,9 @@ impl Member {
                 .map_err(CrewError::Start)?;
         let cpu =
             (!placement.cpus.is_empty()).then(|| placement.cpus[number % placement.cpus.len()]);
-        let niceness = placement.niceness;
+        let gives_way = placement.gives_way;
         let run = move || {
-            settle(cpu, niceness);
+            settle(cpu, gives_way);
             for order in receive_orders {
                 let sent = match order {
                     Order::Prepare(connections) => {
@@ -213,13 +214,14 @@ impl Member {
 }
 
 /// Gives the calling thread its CPU and its place among others.
-pub(crate) fn settle(cpu: Option<usize>, niceness: i32) {
+pub(crate) fn settle(cpu: Option<usize>, gives_way: bool) {
     if let Some(cpu) = cpu {
         // Checked when the command line was read.
         let _ = pin_current_thread(cpu);
     }
-    if niceness != 0 {
-        let _ = rustix::process::setpriority_process(None, niceness);
+    if gives_way {
+        // A sandbox may refuse it: what others see of this thread is reported with the rest.
+        let _ = scheduling::give_way_to_all();
     }
     // Due times are kept to the microsecond and not to the 50 that are the default.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));

@@ -200,7 +200,7 @@ pub(crate) fn task(
 pub(crate) fn placement(arguments: &ThreadsArguments) -> Placement {
     let cpus = arguments.cpus.clone().map_or_else(Vec::new, |list| list.0);
     let threads = arguments.threads.unwrap_or(cpus.len().max(1));
-    Placement { threads, cpus, niceness: 0 }
+    Placement { threads, cpus, gives_way: false }
 }
 
 /// The request that the arguments describe; `None` if they describe none.

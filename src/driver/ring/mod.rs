@@ -35,6 +35,7 @@ pub use doorbell::Doorbell;
 pub use setup::{Capabilities, SetupError};
 
 use super::memory::Pages;
+use super::scheduling;
 use super::{
     BUFFER_BYTES, Buffer, Completion, Driver, Errno, LARGE_BUFFER_BYTES, Outcome,
     RECEIVE_BYTES_MAX, Readiness, Socket, Token, Wait,
@@ -79,6 +80,8 @@ pub struct RingSettings {
     pub listeners: Vec<OwnedFd>,
     /// How others wake this engine.
     pub doorbell: Arc<Doorbell>,
+    /// Whether a handshake worker has the same CPU.
+    pub shares_its_cpu: bool,
     /// Whether the buffers lie on huge pages.
     pub huge_pages: Switch,
     /// For how long the kernel polls the network devices of this ring's sockets before
@@ -123,6 +126,7 @@ pub struct RingDriver {
     connect_addresses: Box<[UnsafeCell<KernelAddress>]>,
     connect_addresses_used: usize,
     doorbell: Arc<Doorbell>,
+    shares_its_cpu: bool,
     capabilities: Capabilities,
     polls_devices: bool,
     enter_flags: EnterFlags,
@@ -192,6 +196,7 @@ impl RingDriver {
             connect_addresses: (0..SUBMISSION_ENTRIES).map(|_| UnsafeCell::default()).collect(),
             connect_addresses_used: 0,
             doorbell: settings.doorbell,
+            shares_its_cpu: settings.shares_its_cpu,
             capabilities,
             polls_devices,
             enter_flags,
@@ -631,6 +636,15 @@ impl Driver for RingDriver {
 
     fn copy_between(&mut self, from: &Buffer, range: Range<usize>, to: &Buffer, start: usize) {
         self.pool.copy_between(from, range, to, start);
+    }
+
+    fn set_urgent(&mut self, urgent: bool) {
+        if self.shares_its_cpu {
+            // Refused by a sandbox, if at all, and then already at the start, which was
+            // logged: everything works without.
+            let _ =
+                if urgent { scheduling::preempt_others() } else { scheduling::preempt_nobody() };
+        }
     }
 
     fn prepare_sleep(&mut self) {

@@ -18,6 +18,7 @@ fn driver(buffers: usize, listeners: Vec<OwnedFd>) -> RingDriver {
         doorbell,
         huge_pages: Switch::Off,
         napi_busy_poll: Duration::ZERO,
+        shares_its_cpu: false,
     })
     .expect("this machine runs io_uring")
 }
@@ -226,6 +227,7 @@ fn the_doorbell_ends_a_sleep() {
         doorbell: Arc::clone(&doorbell),
         huge_pages: Switch::Off,
         napi_busy_poll: Duration::ZERO,
+        shares_its_cpu: false,
     };
     let mut driver = RingDriver::new(settings).expect("ring");
     for _ in 0..3 {

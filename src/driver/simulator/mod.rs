@@ -296,6 +296,10 @@ impl Driver for Simulator {
         self.pool.copy_between(from, range, to, start);
     }
 
+    fn set_urgent(&mut self, _urgent: bool) {
+        // Turns cost what they cost here, whoever has the CPU.
+    }
+
     fn prepare_sleep(&mut self) {
         // Whoever hands work to this engine does it by the clock: no wake can be missed.
     }

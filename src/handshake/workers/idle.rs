@@ -37,6 +37,17 @@ impl IdleWorkers {
         self.words[index / 64].fetch_and(!(1 << (index % 64)), Ordering::SeqCst);
     }
 
+    /// Unparks worker `index`; does nothing, and makes no system call, if it is not parked.
+    pub(super) fn wake(&self, index: usize) {
+        let (word, bit) = (&self.words[index / 64], 1 << (index % 64));
+        if word.load(Ordering::SeqCst) & bit != 0
+            && word.fetch_and(!bit, Ordering::SeqCst) & bit != 0
+            && let Some(thread) = self.threads[index].get()
+        {
+            thread.unpark();
+        }
+    }
+
     /// Unparks one worker; does nothing, and makes no system call, if none is parked.
     pub(super) fn wake_one(&self) {
         for (word_index, word) in self.words.iter().enumerate() {

@@ -53,8 +53,18 @@ fn result_of(service: &mut OffloadService) -> Box<Task> {
         if let Some(task) = service.next_result() {
             return task;
         }
+        service.turn_done();
         thread::park();
     }
+}
+
+/// Takes so long that a worker gives way after it.
+fn long_step(task: &mut Task) {
+    let begin = Moment::now();
+    while Moment::now().since(begin) < GIVE_WAY_AFTER_WITHOUT_URGENCY {
+        std::hint::spin_loop();
+    }
+    no_step(task);
 }
 
 fn no_step(task: &mut Task) {
@@ -129,6 +139,49 @@ fn a_worker_on_the_cpu_of_its_engine_announces_every_result_before_it_sleeps() {
         let mut credits: Vec<_> = (0..CREDITS).map(|_| result_of(service).credit).collect();
         credits.sort_unstable();
         assert_eq!(credits, (0..CREDITS).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_worker_that_gave_way_goes_on_when_the_turn_of_its_engine_is_done() {
+    const CREDITS: u32 = 4;
+    let cpu = core_affinity::get_core_ids().unwrap()[0].id;
+    let settings = WorkersSettings {
+        cpus: vec![cpu],
+        engine_cpus: vec![cpu],
+        ..settings(1, SchedulerSettings::with_room(CREDITS as usize))
+    };
+    let (_workers, mut services) =
+        Workers::start_with(&settings, vec![link(CREDITS)], long_step).unwrap();
+    for round in 1..=20 {
+        for credit in 0..CREDITS {
+            services[0].submit(task(credit, round)).unwrap();
+        }
+        for _ in 0..CREDITS {
+            result_of(&mut services[0]);
+        }
+    }
+}
+
+#[test]
+fn a_worker_does_not_wait_for_the_turn_of_an_engine_that_has_ended() {
+    let cpu = core_affinity::get_core_ids().unwrap()[0].id;
+    let settings = WorkersSettings {
+        cpus: vec![cpu],
+        engine_cpus: vec![cpu, cpu + 1],
+        ..settings(1, SchedulerSettings::with_room(8))
+    };
+    let (_workers, mut services) =
+        Workers::start_with(&settings, vec![link(4), link(4)], long_step).unwrap();
+    let mut other = services.pop().unwrap();
+    let mut ends = services.pop().unwrap();
+    for credit in 0..4 {
+        ends.submit(task(credit, 1)).unwrap();
+        other.submit(task(credit, 1)).unwrap();
+    }
+    drop(ends);
+    for _ in 0..4 {
+        result_of(&mut other);
     }
 }
 

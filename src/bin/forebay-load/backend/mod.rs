@@ -109,7 +109,7 @@ pub(crate) fn run(arguments: &BackendArguments) -> Result<(), BackendError> {
         let responses = Responses::new().map_err(BackendError::Memory)?;
         let proxy_protocol = arguments.proxy_protocol;
         let serve = move || {
-            settle(cpu, 0);
+            settle(cpu, false);
             let connections_max = usize::try_from(connections_max).unwrap_or(usize::MAX);
             Backend::new(listener, responses, proxy_protocol, connections_max)?.serve()
         };

@@ -20,9 +20,6 @@ use crate::server_process::CpuTime;
 use crate::tally::{Tally, Window};
 use crate::work::{Close, Purpose, Schedule, Work};
 
-/// How much the storm's threads give way to that of the requests (nice(2)).
-const STORM_NICENESS: i32 = 10;
-
 pub(crate) fn run(arguments: &MixedArguments) -> Result<Outcome, RunError> {
     let MixedArguments { target, threads, output, connections, .. } = arguments;
     let environment = Environment::begin(output)?;
@@ -173,11 +170,11 @@ fn placements(given: Placement) -> (Placement, Placement) {
     let steady = Placement {
         threads: 1,
         cpus: given.cpus.first().copied().into_iter().collect(),
-        niceness: 0,
+        gives_way: false,
     };
     let threads =
         if given.cpus.len() > 1 { given.threads.min(storm_cpus.len()) } else { given.threads };
-    (steady, Placement { threads, cpus: storm_cpus, niceness: STORM_NICENESS })
+    (steady, Placement { threads, cpus: storm_cpus, gives_way: true })
 }
 
 fn storm_report(
@@ -248,12 +245,12 @@ mod tests {
 
     #[test]
     fn the_first_cpu_is_kept_for_the_requests_if_there_are_more() {
-        let given = Placement { threads: 3, cpus: vec![4, 5, 6], niceness: 0 };
+        let given = Placement { threads: 3, cpus: vec![4, 5, 6], gives_way: false };
         let (steady, storm) = placements(given);
         assert_eq!((steady.threads, steady.cpus), (1, vec![4]));
         assert_eq!((storm.threads, storm.cpus), (2, vec![5, 6]));
-        let (steady, storm) = placements(Placement { threads: 2, cpus: vec![1], niceness: 0 });
+        let (steady, storm) = placements(Placement { threads: 2, cpus: vec![1], gives_way: false });
         assert_eq!((steady.cpus, storm.cpus, storm.threads), (vec![1], vec![1], 2));
-        assert!(storm.niceness > steady.niceness);
+        assert!(storm.gives_way && !steady.gives_way);
     }
 }
