@@ -18,6 +18,7 @@ use forebay::engine::events::event_queue;
 use forebay::engine::metrics::EngineMetrics;
 use forebay::engine::snapshot::{ClientLimits, Listener, Records, Snapshot, Timeouts};
 use forebay::engine::{Command, CommandQueue, Engine, Limits, Ways};
+use forebay::handshake::StepCosts;
 use forebay::handshake::inline::InlineService;
 use forebay::handshake::scheduler::SchedulerSettings;
 use forebay::switch::{Spin, Switch};
@@ -204,6 +205,8 @@ fn run_engine(
         accepts: ACCEPTS_IN_FLIGHT,
         engines: 1,
         patience: Duration::from_millis(100),
+        step_costs: StepCosts::TYPICAL,
+        backlog: Duration::from_secs(1),
         spin: Spin::Off,
     };
     let (events, _source) = event_queue();

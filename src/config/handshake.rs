@@ -21,16 +21,27 @@ pub struct HandshakeSettings {
     /// and start no workers. For hosts with one CPU, and for comparison: a handshake then
     /// delays whatever its engine relays.
     pub inline: bool,
-    /// `credits = 1 to 65536`, default `1024`: handshakes in progress on each engine. At
-    /// the limit the engine stops accepting until one ends, so that further clients wait
-    /// in the kernel. Each holds the buffers of its handshake, taken at start.
-    pub credits: usize,
+    /// `credits = "auto" | 1 to 65536`, default `"auto"` (`None`): handshakes in progress
+    /// on each engine. At the limit the engine stops accepting until one ends, so that
+    /// further clients wait in the kernel. Each holds the buffers of its handshake, taken
+    /// at start. `"auto"`: as many as the workers do in a quarter of a second, 1024 to
+    /// 4096.
+    pub credits: Option<usize>,
+    /// `calibrate = true | false`, default `true`: measure at start what handshakes cost
+    /// on this machine, for `credits` and for what counts towards `queue_time`; some
+    /// hundredths of a second for each kind of key. Otherwise typical costs are assumed.
+    pub calibrate: bool,
+    /// `queue_time = "1ms" to "10s"`, default `"100ms"`: work that may wait for each
+    /// worker, in its time. Beyond it sources and server names that have less than their
+    /// fair share of the workers go first, up to twice the time, and others wait.
+    pub queue_time: Duration,
     /// `queue = { continuation, resumption, ec, rsa }`: how many steps of a class may
     /// wait for a worker.
     pub queue: QueueSettings,
-    /// `patience = "1ms" to "1m"`, default `"100ms"`: when the oldest waiting step has
+    /// `patience = "1ms" to "1m"`, default `"500ms"`: when the oldest waiting step has
     /// waited longer, the newest goes first: its client is the likeliest to be there
-    /// still.
+    /// still. More than `queue_time` allows it comes to only if workers get less of their
+    /// CPUs than they should.
     pub patience: Duration,
 }
 
@@ -71,14 +82,17 @@ impl Default for HandshakeSettings {
             workers: None,
             cpus: Vec::new(),
             inline: false,
-            credits: 1_024,
+            credits: None,
+            calibrate: true,
+            queue_time: Duration::from_millis(100),
             queue: QueueSettings::default(),
-            patience: Duration::from_millis(100),
+            patience: Duration::from_millis(500),
         }
     }
 }
 
-pub(super) const KEYS: &[&str] = &["workers", "cpus", "inline", "credits", "queue", "patience"];
+pub(super) const KEYS: &[&str] =
+    &["workers", "cpus", "inline", "credits", "calibrate", "queue_time", "queue", "patience"];
 pub(super) const QUEUE_KEYS: &[&str] = &["continuation", "resumption", "ec", "rsa"];
 
 pub(super) fn read(
@@ -94,8 +108,12 @@ pub(super) fn read(
         cpus: section.value(report, "cpus", default.cpus, |item, report| item.cpus(report)),
         inline: section
             .value(report, "inline", default.inline, |item, report| item.boolean(report)),
-        credits: section.value(report, "credits", default.credits, |item, report| {
-            item.count(report, 1..=65_536)
+        credits: section
+            .optional(report, "credits", |item, report| item.auto_or_count(report, 1..=65_536)),
+        calibrate: section
+            .value(report, "calibrate", default.calibrate, |item, report| item.boolean(report)),
+        queue_time: section.value(report, "queue_time", default.queue_time, |item, report| {
+            item.duration(report, Duration::from_millis(1)..=Duration::from_secs(10))
         }),
         queue: read_queue(report, section),
         patience: section.value(report, "patience", default.patience, |item, report| {

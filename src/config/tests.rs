@@ -197,7 +197,7 @@ fn every_key_reaches_its_setting() {
     );
     assert_eq!(handshake.workers, Some(1));
     assert_eq!(handshake.cpus, [1]);
-    assert_eq!((handshake.credits, handshake.patience), (32, Duration::from_millis(50)));
+    assert_eq!((handshake.credits, handshake.patience), (Some(32), Duration::from_millis(50)));
     assert_eq!(handshake.queue.bounds(1_000), [1, 2, 3, 4]);
     assert_eq!(
         *limits,
@@ -310,8 +310,8 @@ fn example_with_defaults_written_out() -> String {
 fn each_default_is_what_the_example_says() {
     let (as_is, mut written_out) =
         (settings(EXAMPLE), settings(&example_with_defaults_written_out()));
-    // Written out, it is the default for one engine.
-    let credits = written_out.handshake.credits;
+    // Written out, it is the default for one engine with so many credits.
+    let credits = 1_024;
     assert_eq!(written_out.handshake.queue.bounds(credits), as_is.handshake.queue.bounds(credits));
     written_out.handshake.queue = QueueSettings::default();
     assert_eq!(as_is.engine, written_out.engine);

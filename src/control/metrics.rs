@@ -96,6 +96,8 @@ pub struct Sizes {
     pub buffer_bytes: usize,
     /// Handshakes that may be in progress at once in the whole process.
     pub handshakes_max: usize,
+    /// Full handshakes a second that one worker was measured to do, by kind of key.
+    pub handshake_rates: Vec<(String, f64)>,
 }
 
 /// Everything that the page shows.
@@ -259,6 +261,12 @@ impl Forebay {
         ] {
             print.gauge(name, help, value as u64)?;
         }
+        let help = "Full handshakes a second of one worker, measured at start, by kind of key";
+        let mut family = print.family("handshake_capacity_per_second", help, MetricType::Gauge)?;
+        for (key, per_second) in &sizes.handshake_rates {
+            let labels = [("key", key.as_str())];
+            ConstGauge::new(*per_second).encode(family.encode_family(&labels)?)?;
+        }
         let certificates = self.sources.certificates.lock();
         let help = "Certificates of the configuration in force";
         print.gauge("certificates", help, certificates.count as u64)?;
@@ -286,6 +294,13 @@ impl Forebay {
                 let labels = [("engine", number.to_string())];
                 ConstGauge::new(cell(engine).value()).encode(family.encode_family(&labels)?)?;
             }
+        }
+        let help = "Time of their own that handshake workers owe the engine";
+        let mut family = print.family("handshake_backlog_seconds", help, MetricType::Gauge)?;
+        for (number, engine) in engines.iter().enumerate() {
+            let labels = [("engine", number.to_string())];
+            let seconds = engine.backlog_us.value() as f64 / 1e6;
+            ConstGauge::new(seconds).encode(family.encode_family(&labels)?)?;
         }
         let help = "Connections that ended, by reason";
         let mut family = print.family("connections_ended", help, MetricType::Counter)?;

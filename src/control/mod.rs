@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod build;
+pub mod capacity;
 pub mod cpus;
 pub mod event_log;
 pub mod lifecycle;

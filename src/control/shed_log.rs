@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -13,8 +14,9 @@ use ipnet::IpNet;
 use tracing::warn;
 
 use crate::clock::Moment;
-use crate::engine::events::Shed;
+use crate::engine::events::{Shed, Whose};
 use crate::engine::metrics::ShedCause;
+use crate::tls::server_name::ServerName;
 
 /// From one telling to the next.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
@@ -28,7 +30,7 @@ const SUMS_MAX: usize = 1_024;
 /// Sums up what engines report as shed.
 #[derive(Debug, Default)]
 pub struct ShedLog {
-    sums: HashMap<(Option<IpNet>, ShedCause), Sum>,
+    sums: HashMap<(Whose, ShedCause), Sum>,
     /// Beyond [`SUMS_MAX`].
     others: u64,
     told: Option<Moment>,
@@ -43,8 +45,8 @@ struct Sum {
 impl ShedLog {
     /// Adds what an engine reports.
     pub fn add(&mut self, shed: Shed) {
-        let Shed { source, cause, count, limit } = shed;
-        let key = (source, cause);
+        let Shed { whose, cause, count, limit } = shed;
+        let key = (whose, cause);
         if self.sums.len() >= SUMS_MAX && !self.sums.contains_key(&key) {
             self.others += count;
             return;
@@ -63,10 +65,13 @@ impl ShedLog {
         self.told = Some(now);
         let mut sums: Vec<_> = self.sums.drain().collect();
         // Equal counts in an order of their own, so that the log does not depend on chance.
-        sums.sort_by_key(|(key, sum)| (std::cmp::Reverse(sum.count), *key));
-        for ((source, cause), Sum { count, limit }) in sums.iter().take(LINES) {
+        sums.sort_by_cached_key(|((whose, cause), sum)| {
+            (Reverse(sum.count), *cause, source(whose), server_name(whose).map(str::to_owned))
+        });
+        for ((whose, cause), Sum { count, limit }) in sums.iter().take(LINES) {
             warn!(
-                source = source.map(tracing::field::display),
+                source = source(whose).map(tracing::field::display),
+                server_name = server_name(whose),
                 cause = cause.label(),
                 count,
                 limit,
@@ -82,6 +87,21 @@ impl ShedLog {
     }
 }
 
+fn source(whose: &Whose) -> Option<IpNet> {
+    match whose {
+        Whose::Source(source) => Some(*source),
+        Whose::Anybody | Whose::ServerName(_) => None,
+    }
+}
+
+/// Empty for clients that name no server.
+fn server_name(whose: &Whose) -> Option<&str> {
+    match whose {
+        Whose::ServerName(name) => Some(name.as_ref().map_or("", ServerName::as_str)),
+        Whose::Anybody | Whose::Source(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +113,7 @@ mod tests {
 
     fn shed(source: &str, count: u64) -> Shed {
         Shed {
-            source: Some(source.parse().expect("a prefix")),
+            whose: Whose::Source(source.parse().expect("a prefix")),
             cause: ShedCause::SourceConnections,
             count,
             limit: Some(100),
@@ -122,10 +142,22 @@ mod tests {
     #[test]
     fn what_is_nobodys_fault_names_no_source() {
         let mut log = ShedLog::default();
-        log.add(Shed { source: None, cause: ShedCause::NoCredit, count: 3, limit: None });
+        log.add(Shed { whose: Whose::Anybody, cause: ShedCause::NoCredit, count: 3, limit: None });
         let text = captured(|| log.tell(at_seconds(0)));
         assert!(!text.contains("source=") && !text.contains("limit="), "{text}");
         assert!(text.contains("key=\"handshake.credits\""), "{text}");
+    }
+
+    #[test]
+    fn a_name_that_had_its_share_is_named() {
+        let mut log = ShedLog::default();
+        let name = ServerName::try_from("flooded.example").ok();
+        let (cause, limit) = (ShedCause::NameShare, None);
+        log.add(Shed { whose: Whose::ServerName(name), cause, count: 3, limit });
+        let text = captured(|| log.tell(at_seconds(0)));
+        assert!(text.contains("server_name=\"flooded.example\""), "{text}");
+        assert!(!text.contains("source="), "{text}");
+        assert!(text.contains("key=\"handshake.queue_time\""), "{text}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::thread::{self, JoinHandle};
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::admin::{self, AdminError, AdminListener, AdminServer};
+use super::capacity::Capacity;
 use super::cpus::{self, CpuNotAllowed, Placement};
 use super::event_log::EventLog;
 use super::lifecycle::Lifecycle;
@@ -167,12 +168,20 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         None => None,
     };
 
+    let capacity = Capacity::measure(
+        &settings.handshake,
+        settings.tls.provider,
+        &prepared.snapshot,
+        placement.engines.len(),
+        placement.workers.len(),
+    );
     let plan = Plan {
         settings: &settings,
         placement: &placement,
         limit,
         memory_locked,
         snapshot: &prepared.snapshot,
+        capacity: &capacity,
     };
     let mut ways = Vec::new();
     let mut event_sources = Vec::new();
@@ -289,6 +298,7 @@ struct Plan<'a> {
     limit: ConnectionLimit,
     memory_locked: bool,
     snapshot: &'a Arc<Snapshot>,
+    capacity: &'a Capacity,
 }
 
 /// What an engine begins with.
@@ -318,7 +328,7 @@ impl Plan<'_> {
 
     fn credits(&self) -> u32 {
         // More handshakes than connections cannot be.
-        let credits = self.settings.handshake.credits.min(self.limit.per_engine);
+        let credits = self.capacity.credits.min(self.limit.per_engine);
         u32::try_from(credits).unwrap_or(u32::MAX)
     }
 
@@ -365,6 +375,7 @@ impl Plan<'_> {
             buffers: self.buffers() * engines,
             buffer_bytes: BUFFER_BYTES,
             handshakes_max: self.credits() as usize * engines,
+            handshake_rates: self.capacity.rates(),
         }
     }
 
@@ -462,6 +473,8 @@ impl Plan<'_> {
             accepts: ACCEPTS_IN_FLIGHT,
             engines: self.engines(),
             patience: self.settings.handshake.patience,
+            step_costs: self.capacity.costs,
+            backlog: self.capacity.backlog,
             spin: switches::spin(self.settings.engine.spin, self.placement, number),
         };
         let Beginning { sockets, doorbell, commands, metrics, events } = way;

@@ -4,18 +4,22 @@
 //! A connection is accepted only while credits are free and nobody is parked: what the
 //! workers cannot digest stays in the kernel's queue, where it costs nothing.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::connection::{Phase, TimerClass};
-use super::events::{Event, Shed};
+use super::events::{Event, Shed, Whose};
 use super::metrics::{EndReason, ShedCause};
 use super::sources::Source;
 use super::{Engine, KIND_LISTENER};
 use crate::clock::Moment;
 use crate::driver::{Driver, Errno, Readiness, Socket, Token};
 use crate::handshake::{FailureReason, HandshakeService};
+use crate::tls::server_name::ServerName;
+
+/// One in so many connections, and buffers, may belong to clients that are deferred.
+const DEFERRED_OF: usize = 4;
 
 /// After an accept failed for want of descriptors or memory, try again this much later.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -90,7 +94,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.reclaim_silent_credits();
         }
         while self.may_begin_a_handshake()
-            && let Some(slot) = self.next_parked()
+            && let Some(slot) = self.next_to_begin()
         {
             self.timers.disarm(&mut self.table, slot);
             self.begin_handshake(slot);
@@ -102,6 +106,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         self.listeners.paused_until = None;
         if self.listeners.draining.is_some_and(|draining| draining.cancelled)
             || self.credits.is_empty()
+            || self.backlog.is_full()
             || self.timers.list(TimerClass::Parked).first().is_some()
         {
             return;
@@ -120,15 +125,16 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }
     }
 
-    /// Whether a credit is free and the rate of all handshakes allows one more.
+    /// Whether a credit is free, the workers are not owed too much, and the rate of all
+    /// handshakes allows one more.
     pub(super) fn may_begin_a_handshake(&self) -> bool {
-        !self.credits.is_empty() && self.pace.allows(self.now)
+        !self.credits.is_empty() && !self.backlog.is_full() && self.pace.allows(self.now)
     }
 
-    /// When the rate of all handshakes lets the next parked one begin.
+    /// When the rate of all handshakes lets the next one begin.
     pub(super) fn pace_deadline(&self) -> Option<Moment> {
-        let parked = self.timers.list(TimerClass::Parked).first().is_some();
-        if parked && !self.credits.is_empty() { self.pace.next() } else { None }
+        let waiting = self.next_to_begin().is_some();
+        if waiting && !self.credits.is_empty() { self.pace.next() } else { None }
     }
 
     /// Who was parked for as long as a handshake may take.
@@ -138,22 +144,38 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         self.shed(slot, cause);
     }
 
-    /// Counts a connection that is shed. What is not the fault of its source is not
-    /// counted to it.
-    pub(super) fn count_shed(&mut self, source: Source, cause: ShedCause) {
+    /// Whether as many are deferred as may be: they hold slots and buffers that those
+    /// within their share need.
+    pub(super) fn may_defer(&self) -> bool {
+        let room = self.limits.connections.min(self.buffers_total) / DEFERRED_OF;
+        self.timers.list(TimerClass::Deferred).length() < room
+    }
+
+    /// Counts a connection that is shed, which asked for `name` as far as that is known.
+    /// What is not the fault of its source is not counted to it.
+    pub(super) fn count_shed(
+        &mut self,
+        source: Source,
+        name: Option<ServerName>,
+        cause: ShedCause,
+    ) {
         self.metrics.shed[cause as usize].increment();
-        let source = match cause {
+        let whose = match cause {
             ShedCause::SourceConnections
             | ShedCause::SourceIncompleteHandshakes
-            | ShedCause::SourceHandshakesPerSecond => self.sources.prefix(source),
-            _ => None,
+            | ShedCause::SourceHandshakesPerSecond
+            | ShedCause::SourceShare => {
+                self.sources.prefix(source).map_or(Whose::Anybody, Whose::Source)
+            }
+            ShedCause::NameShare => Whose::ServerName(name),
+            _ => Whose::Anybody,
         };
-        self.shedding.count(source, cause, self.now);
+        self.shedding.count(whose, cause, self.now);
     }
 
     /// Tells what was shed, once a second.
     pub(super) fn report_shed(&mut self) {
-        for (source, cause, count) in self.shedding.report(self.now) {
+        for (whose, cause, count) in self.shedding.report(self.now) {
             let limits = &self.epoch.snapshot.limits;
             let limit = match cause {
                 ShedCause::SourceConnections => limits.source_connections,
@@ -162,7 +184,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 ShedCause::HandshakesPerSecond => limits.handshakes_per_second,
                 _ => None,
             };
-            self.events.report_surely(Event::Shed(Shed { source, cause, count, limit }));
+            self.events.report_surely(Event::Shed(Shed { whose, cause, count, limit }));
         }
     }
 
@@ -192,13 +214,21 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         Some(if deadline <= self.now { self.now.after(ACCEPT_RETRY) } else { deadline })
     }
 
-    /// Who gets the next credit: the oldest, or the newest once the oldest has waited
-    /// so long that its client is likely to give up anyway.
-    fn next_parked(&self) -> Option<u32> {
-        let parked = self.timers.list(TimerClass::Parked);
-        let oldest = parked.first()?;
+    /// Who begins next: of the parked, then, while time is not scarce, of the deferred.
+    fn next_to_begin(&self) -> Option<u32> {
+        self.next_of(TimerClass::Parked).or_else(|| {
+            let deferred = (!self.backlog.is_scarce()).then_some(TimerClass::Deferred);
+            deferred.and_then(|class| self.next_of(class))
+        })
+    }
+
+    /// The oldest of a class, or the newest once the oldest has waited so long that its
+    /// client is likely to give up anyway.
+    fn next_of(&self, class: TimerClass) -> Option<u32> {
+        let waiting = self.timers.list(class);
+        let oldest = waiting.first()?;
         if self.now.since(self.table[oldest].timer_armed) > self.limits.patience {
-            parked.last()
+            waiting.last()
         } else {
             Some(oldest)
         }
@@ -227,10 +257,10 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             draining.quiet_since = self.now;
         }
         self.metrics.accepted.increment();
-        let source = match self.sources.enter(peer.ip(), self.now) {
+        let source = match self.let_in(peer.ip()) {
             Ok(source) => source,
             Err((source, cause)) => {
-                self.count_shed(source, cause);
+                self.count_shed(source, None, cause);
                 self.metrics.ended[EndReason::Shed as usize].increment();
                 self.driver.reset(socket);
                 return;
@@ -254,6 +284,17 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         connection.inbound.readiness = Some(Readiness::Likely);
         self.timers.arm(&mut self.table, slot, TimerClass::ClientHello, self.now);
         self.receive_from_client(slot);
+    }
+
+    /// Counts a new connection to its source, unless it is to be refused. Here a refusal
+    /// costs least: nothing was read yet.
+    fn let_in(&mut self, address: IpAddr) -> Result<Source, (Source, ShedCause)> {
+        let source = self.sources.enter(address, self.now)?;
+        if !self.may_defer() && self.backlog.limits_source(source, &self.sources) {
+            self.sources.leave(source, false);
+            return Err((source, ShedCause::SourceShare));
+        }
+        Ok(source)
     }
 
     /// Begins to drain: what waits in the kernel's queues is still served.

@@ -25,6 +25,8 @@ pub(super) enum TimerClass {
     ClientHello,
     /// The ClientHello is complete but no credit is free.
     Parked,
+    /// The ClientHello is complete, but others have not had their share of the workers.
+    Deferred,
     /// The handshake is in progress.
     Handshake,
     /// The upstream connection is being made.
@@ -48,7 +50,8 @@ pub(super) enum Phase {
     Free,
     /// Collecting the ClientHello in `inbound.buffer`.
     ClientHello,
-    /// The ClientHello is complete and waits for a credit.
+    /// The ClientHello is complete and waits for a credit, or until others have had their
+    /// share of the workers (`TimerClass::Deferred`).
     Parked,
     /// A credit is held: by the connection (`task`) or by a worker (`at_worker`).
     Handshaking,

@@ -17,6 +17,7 @@ use super::metrics::ShedCause;
 use crate::driver::Errno;
 use crate::handshake::FailureReason;
 use crate::metrics::Counter;
+use crate::tls::server_name::ServerName;
 
 /// Records that one engine may have waiting. The control thread looks several times a
 /// second, so this is thousands of failures a second before one goes unlogged.
@@ -63,11 +64,24 @@ pub struct NoBackend {
     pub last_error: Option<Errno>,
 }
 
+/// Whose connections were shed.
+// A name is as large as names can be, so that to count one allocates nothing.
+#[allow(clippy::large_enum_variant)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// It did not matter whose.
+    Anybody,
+    /// Those of a source, which had all that it may have.
+    Source(IpNet),
+    /// Those that asked for a name, or for none.
+    ServerName(Option<ServerName>),
+}
+
 /// Connections that were shed since the engine last said so.
 #[derive(Clone, Copy, Debug)]
 pub struct Shed {
-    /// Whose they were; `None` if that was not why.
-    pub source: Option<IpNet>,
+    /// Whose they were.
+    pub whose: Whose,
     /// Why.
     pub cause: ShedCause,
     /// How many, at least.
@@ -161,7 +175,7 @@ mod tests {
             sink.report(failure(port as u16));
         }
         let (cause, limit) = (ShedCause::NoCredit, None);
-        sink.report_surely(Event::Shed(Shed { source: None, cause, count: 9, limit }));
+        sink.report_surely(Event::Shed(Shed { whose: Whose::Anybody, cause, count: 9, limit }));
         assert_eq!(source.dropped(), 1);
         let last = std::iter::from_fn(|| source.next()).last();
         assert!(matches!(last, Some(Event::Shed(Shed { count: 9, .. }))), "{last:?}");

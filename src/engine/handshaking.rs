@@ -17,6 +17,7 @@ use crate::handshake::{
 use crate::tls::client_hello::{self, Scan};
 use crate::tls::policy::KeyKind;
 use crate::tls::record::{HEADER_BYTES_MAX, RecordSizer, SMALL_STEP_IDLE_DEFAULT};
+use crate::tls::server_name::ServerName;
 use crate::tls::{Refusal, Version};
 
 /// A record's header (RFC 8446 section 5.1).
@@ -36,20 +37,47 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             }
             Scan::Refused(refusal) => self.refuse(slot, refusal, None),
             Scan::Incomplete => self.receive_from_client(slot),
-            Scan::Complete(_) => {
-                if let Err(cause) = self.sources.begin_handshake(connection.source, self.now) {
+            Scan::Complete(hello) => {
+                let (source, name) = (connection.source, hello.server_name);
+                if let Err(cause) = self.sources.begin_handshake(source, self.now) {
                     self.shed(slot, cause);
                     return;
                 }
-                // Parking is where everybody passes; with a free credit it takes no time.
-                self.table[slot].phase = Phase::Parked;
-                self.timers.arm(&mut self.table, slot, TimerClass::Parked, self.now);
-                if self.may_begin_a_handshake() && self.is_alone_in_the_park(slot) {
-                    self.timers.disarm(&mut self.table, slot);
-                    self.begin_handshake(slot);
+                let text = name.as_ref().map(ServerName::as_str);
+                match self.backlog.limits(source, text, &self.sources) {
+                    None => self.park(slot, TimerClass::Parked),
+                    Some(_) if self.may_defer() => self.park(slot, TimerClass::Deferred),
+                    Some(cause) => self.shed_named(slot, name, cause),
                 }
             }
         }
+    }
+
+    /// Where everybody passes; whoever may begin at once is not kept.
+    fn park(&mut self, slot: u32, class: TimerClass) {
+        self.table[slot].phase = Phase::Parked;
+        self.timers.arm(&mut self.table, slot, class, self.now);
+        if class == TimerClass::Parked
+            && self.may_begin_a_handshake()
+            && self.is_alone_in_the_park(slot)
+        {
+            self.timers.disarm(&mut self.table, slot);
+            self.begin_handshake(slot);
+        }
+    }
+
+    /// Others had their share for as long as a handshake may take.
+    pub(super) fn deferred_too_long(&mut self, slot: u32) {
+        let connection = &self.table[slot];
+        let Some(buffer) = &connection.inbound.buffer else { return };
+        let received = &self.driver.bytes(buffer)[connection.inbound.cipher.clone()];
+        let name = match client_hello::scan(received, &mut self.scratch) {
+            Scan::Complete(hello) => hello.server_name,
+            Scan::Incomplete | Scan::Refused(_) => None,
+        };
+        let text = name.as_ref().map(ServerName::as_str);
+        let cause = self.backlog.limits(connection.source, text, &self.sources);
+        self.shed_named(slot, name, cause.unwrap_or(ShedCause::SourceShare));
     }
 
     fn is_alone_in_the_park(&self, slot: u32) -> bool {
@@ -136,8 +164,12 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         task.outcome = StepOutcome::Pending;
         connection.flight_sent_bytes = 0;
         connection.at_worker = Some(task.credit);
-        let class = task.class;
+        let (class, credit) = (task.class, task.credit);
+        let name = self.server_names[credit as usize].as_str();
+        let name = (!name.is_empty()).then_some(name);
+        self.backlog.charge(credit, class, connection.source, name, &mut self.sources);
         if let Err(task) = self.handshakes.submit(task) {
+            self.backlog.settle(credit, &mut self.sources);
             self.metrics.shed_queue_full[class as usize].increment();
             let connection = &mut self.table[slot];
             connection.at_worker = None;
@@ -190,6 +222,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// A worker is done with a step.
     pub(super) fn handshake_result(&mut self, mut task: Box<Task>) {
         let slot = task.slot;
+        self.backlog.settle(task.credit, &mut self.sources);
         let connection = &mut self.table[slot];
         if connection.generation != task.generation || connection.at_worker != Some(task.credit) {
             // The connection ended while the worker had the task.
@@ -395,7 +428,11 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Closes a connection on which nothing has been spent: by a reset, which costs
     /// neither side anything more.
     pub(super) fn shed(&mut self, slot: u32, cause: ShedCause) {
-        self.count_shed(self.table[slot].source, cause);
+        self.shed_named(slot, None, cause);
+    }
+
+    fn shed_named(&mut self, slot: u32, name: Option<ServerName>, cause: ShedCause) {
+        self.count_shed(self.table[slot].source, name, cause);
         self.abort(slot, EndReason::Shed);
     }
 }

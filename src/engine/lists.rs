@@ -10,16 +10,22 @@ pub(super) struct List {
     through: usize,
     head: u32,
     tail: u32,
+    length: u32,
 }
 
 impl List {
     pub(super) const fn new(through: Through) -> Self {
-        Self { through: through as usize, head: NONE, tail: NONE }
+        Self { through: through as usize, head: NONE, tail: NONE, length: 0 }
     }
 
     /// The slot that joined first.
     pub(super) fn first(&self) -> Option<u32> {
         (self.head != NONE).then_some(self.head)
+    }
+
+    /// How many have joined and not left.
+    pub(super) fn length(&self) -> usize {
+        self.length as usize
     }
 
     /// The slot that joined last.
@@ -44,6 +50,7 @@ impl List {
             table[self.tail].links[self.through].next = slot;
         }
         self.tail = slot;
+        self.length += 1;
     }
 
     /// Leaves the list.
@@ -60,6 +67,7 @@ impl List {
         } else {
             table[links.next].links[self.through].previous = links.previous;
         }
+        self.length -= 1;
     }
 }
 

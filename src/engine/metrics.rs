@@ -80,6 +80,10 @@ pub enum ShedCause {
     SourceIncompleteHandshakes,
     /// Its source had begun as many handshakes as it may begin in that time.
     SourceHandshakesPerSecond,
+    /// Handshake workers could not keep up, and its source had its share of them.
+    SourceShare,
+    /// The same of the name that it asked for.
+    NameShare,
     /// It waited in vain to begin its handshake: as many were begun as may be.
     HandshakesPerSecond,
     /// It waited in vain for a credit.
@@ -96,10 +100,12 @@ pub enum ShedCause {
 
 impl ShedCause {
     /// Every cause, in `repr` order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::SourceConnections,
         Self::SourceIncompleteHandshakes,
         Self::SourceHandshakesPerSecond,
+        Self::SourceShare,
+        Self::NameShare,
         Self::HandshakesPerSecond,
         Self::NoCredit,
         Self::NoBuffer,
@@ -114,6 +120,8 @@ impl ShedCause {
             Self::SourceConnections => "source_connections",
             Self::SourceIncompleteHandshakes => "source_incomplete_handshakes",
             Self::SourceHandshakesPerSecond => "source_handshakes_per_second",
+            Self::SourceShare => "source_share",
+            Self::NameShare => "name_share",
             Self::HandshakesPerSecond => "handshakes_per_second",
             Self::NoCredit => "no_credit",
             Self::NoBuffer => "no_buffer",
@@ -129,6 +137,7 @@ impl ShedCause {
             Self::SourceConnections => Some("limits.source_connections"),
             Self::SourceIncompleteHandshakes => Some("limits.source_incomplete_handshakes"),
             Self::SourceHandshakesPerSecond => Some("limits.source_handshakes_per_second"),
+            Self::SourceShare | Self::NameShare => Some("handshake.queue_time"),
             Self::HandshakesPerSecond => Some("limits.handshakes_per_second"),
             Self::NoCredit => Some("handshake.credits"),
             Self::NoBuffer => Some("engine.buffers"),
@@ -160,6 +169,8 @@ pub struct EngineMetrics {
     pub established: Gauge,
     /// Handshakes in progress now (credits in use).
     pub handshakes_in_progress: Gauge,
+    /// Time that handshake workers owe this engine, in microseconds.
+    pub backlog_us: Gauge,
     /// Ends by [`EndReason`].
     pub ended: [Counter; EndReason::ALL.len()],
     /// Those of them that were shed, by [`ShedCause`].

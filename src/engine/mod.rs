@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod snapshot;
 
 mod accept;
+mod backlog;
 mod client_socket;
 mod connecting;
 mod connection;
@@ -55,6 +56,7 @@ use std::time::Duration;
 use arrayvec::ArrayString;
 use crossbeam::queue::ArrayQueue;
 
+use self::backlog::Backlog;
 use self::connection::{BufferWanted, Connection, Phase, Through, TimerClass};
 use self::events::EventSink;
 use self::lists::List;
@@ -67,7 +69,7 @@ use self::table::Table;
 use self::timers::Timers;
 use crate::clock::Moment;
 use crate::driver::{Buffer, Completion, Driver, Errno, Outcome, Token, Wait};
-use crate::handshake::{HandshakeService, StepOutcome, Task};
+use crate::handshake::{HandshakeService, StepCosts, StepOutcome, Task};
 use crate::switch::Spin;
 use crate::tls::client_hello::CLIENT_HELLO_BYTES_MAX;
 use crate::tls::server_name::SERVER_NAME_BYTES_MAX;
@@ -97,8 +99,9 @@ const RECLAIM_AFTER: Duration = Duration::from_secs(1);
 
 /// Who may lose a buffer then, those first who have had least done for them: a slow
 /// ClientHello must not stop established connections.
-const RECLAIMED_FROM: [TimerClass; 5] = [
+const RECLAIMED_FROM: [TimerClass; 6] = [
     TimerClass::ClientHello,
+    TimerClass::Deferred,
     TimerClass::Parked,
     TimerClass::Handshake,
     TimerClass::HalfClosed,
@@ -168,6 +171,10 @@ pub struct Limits {
     pub engines: usize,
     /// A parked handshake that waited longer than this lets newer ones go first.
     pub patience: Duration,
+    /// What handshake steps cost the workers.
+    pub step_costs: StepCosts,
+    /// Time that the workers may owe this engine before it is scarce.
+    pub backlog: Duration,
     /// For how long the engine polls before it sleeps.
     pub spin: Spin,
 }
@@ -178,6 +185,7 @@ impl Limits {
         self.connections * Table::SLOT_BYTES
             + self.credits * Task::MEMORY_BYTES
             + Sources::memory_bytes(self.connections)
+            + Backlog::memory_bytes(self.credits)
     }
 }
 
@@ -209,6 +217,7 @@ pub struct Engine<D: Driver, H: HandshakeService> {
     listeners: accept::Listeners,
     sources: Sources,
     shedding: Shedding,
+    backlog: Backlog,
     pace: Pace,
     /// The names that the clients of the credits asked for, for the log.
     server_names: Box<[ArrayString<SERVER_NAME_BYTES_MAX>]>,
@@ -259,6 +268,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             listeners,
             sources,
             shedding: Shedding::default(),
+            backlog: Backlog::new(limits.credits, limits.step_costs, limits.backlog),
             pace: Pace::default(),
             server_names: vec![ArrayString::new(); limits.credits].into_boxed_slice(),
             buffers_total,
@@ -366,6 +376,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         for (class, duration) in [
             (TimerClass::ClientHello, timeouts.client_hello),
             (TimerClass::Parked, timeouts.handshake),
+            (TimerClass::Deferred, timeouts.handshake),
             (TimerClass::Handshake, timeouts.handshake),
             (TimerClass::Connect, timeouts.connect),
             (TimerClass::FirstData, timeouts.first_data_wait),
@@ -446,6 +457,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         match class {
             TimerClass::ClientHello => self.client_hello_timed_out(slot),
             TimerClass::Parked => self.parked_too_long(slot),
+            TimerClass::Deferred => self.deferred_too_long(slot),
             TimerClass::Handshake => self.handshake_timed_out(slot),
             TimerClass::Connect => self.connect_timed_out(slot),
             TimerClass::FirstData => self.first_data_overdue(slot),
@@ -582,6 +594,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let metrics = &self.metrics;
         metrics.connections.set(self.table.used() as u64);
         metrics.sources.set(self.sources.with_connections() as u64);
+        metrics.backlog_us.set(self.backlog.owed().as_micros() as u64);
         metrics.handshakes_in_progress.set((self.limits.credits - self.credits.len()) as u64);
         metrics.buffers_in_use.set((self.buffers_total - self.driver.buffers_free()) as u64);
         let overflows = self.driver.overflows();

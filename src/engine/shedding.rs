@@ -9,11 +9,10 @@
 
 use std::time::Duration;
 
-use arrayvec::ArrayVec;
-use ipnet::IpNet;
-
+use super::events::Whose;
 use super::metrics::ShedCause;
 use crate::clock::Moment;
+use arrayvec::ArrayVec;
 
 /// Counters for sources; so many lines an engine gives the control thread at most.
 const COUNTERS: usize = 16;
@@ -30,7 +29,7 @@ pub(super) struct Shedding {
 
 #[derive(Clone, Copy, Debug)]
 struct Counter {
-    source: Option<IpNet>,
+    whose: Whose,
     cause: ShedCause,
     count: u64,
     /// How much of the count may be others'.
@@ -38,20 +37,19 @@ struct Counter {
 }
 
 impl Shedding {
-    /// Counts one connection; `source` is `None` if the cause is no fault of its source.
-    pub(super) fn count(&mut self, source: Option<IpNet>, cause: ShedCause, now: Moment) {
+    /// Counts one connection.
+    pub(super) fn count(&mut self, whose: Whose, cause: ShedCause, now: Moment) {
         self.since.get_or_insert(now);
         let mut counters = self.counters.iter_mut();
-        if let Some(counter) = counters.find(|known| (known.source, known.cause) == (source, cause))
-        {
+        if let Some(counter) = counters.find(|known| known.cause == cause && known.whose == whose) {
             counter.count += 1;
         } else if self.counters.is_full()
             && let Some(least) = self.counters.iter_mut().min_by_key(|least| least.count)
         {
             let error = least.count;
-            *least = Counter { source, cause, count: error + 1, error };
+            *least = Counter { whose, cause, count: error + 1, error };
         } else {
-            self.counters.push(Counter { source, cause, count: 1, error: 0 });
+            self.counters.push(Counter { whose, cause, count: 1, error: 0 });
         }
     }
 
@@ -60,11 +58,11 @@ impl Shedding {
         self.since.map(|since| since.after(REPORTED_EVERY))
     }
 
-    /// What is to be reported, once it is due: source, cause, and how many at least.
+    /// What is to be reported, once it is due: whose, the cause, and how many at least.
     pub(super) fn report(
         &mut self,
         now: Moment,
-    ) -> impl Iterator<Item = (Option<IpNet>, ShedCause, u64)> + use<> {
+    ) -> impl Iterator<Item = (Whose, ShedCause, u64)> + use<> {
         let due = self.report_due().is_some_and(|due| due <= now);
         let counters = if due {
             self.since = None;
@@ -74,7 +72,7 @@ impl Shedding {
         };
         counters
             .into_iter()
-            .map(|counter| (counter.source, counter.cause, counter.count - counter.error))
+            .map(|counter| (counter.whose, counter.cause, counter.count - counter.error))
     }
 }
 
@@ -84,8 +82,8 @@ mod tests {
 
     const CAUSE: ShedCause = ShedCause::SourceConnections;
 
-    fn source(number: u32) -> Option<IpNet> {
-        Some(IpNet::from(std::net::IpAddr::from(number.to_be_bytes())))
+    fn source(number: u32) -> Whose {
+        Whose::Source(std::net::IpAddr::from(number.to_be_bytes()).into())
     }
 
     fn at_milliseconds(milliseconds: u64) -> Moment {
@@ -99,11 +97,11 @@ mod tests {
         for _ in 0..3 {
             shedding.count(source(1), CAUSE, at_milliseconds(10));
         }
-        shedding.count(None, ShedCause::NoCredit, at_milliseconds(20));
+        shedding.count(Whose::Anybody, ShedCause::NoCredit, at_milliseconds(20));
         assert_eq!(shedding.report_due(), Some(at_milliseconds(1_010)));
         assert_eq!(shedding.report(at_milliseconds(1_000)).count(), 0);
         let report: Vec<_> = shedding.report(at_milliseconds(1_010)).collect();
-        assert_eq!(report, [(source(1), CAUSE, 3), (None, ShedCause::NoCredit, 1)]);
+        assert_eq!(report, [(source(1), CAUSE, 3), (Whose::Anybody, ShedCause::NoCredit, 1)]);
         assert_eq!(shedding.report_due(), None);
     }
 

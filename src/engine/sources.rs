@@ -18,6 +18,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -57,6 +58,8 @@ pub(super) struct Sources {
     idle: (u32, u32),
     allowed: Allowed,
     with_connections: usize,
+    /// Sources that handshake workers owe something.
+    with_owed: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +75,8 @@ struct Entry {
     connections: u32,
     /// Connections without a session yet.
     incomplete: u32,
+    /// Time that handshake workers owe it.
+    owed: Duration,
     handshakes: Bucket,
 }
 
@@ -98,6 +103,7 @@ impl Sources {
             idle_next: NONE,
             connections: 0,
             incomplete: 0,
+            owed: Duration::ZERO,
             handshakes: Bucket::default(),
         };
         let mut sources = Self {
@@ -107,6 +113,7 @@ impl Sources {
             idle: (NONE, NONE),
             allowed: Allowed::default(),
             with_connections: 0,
+            with_owed: 0,
         };
         for place in 0..count as u32 {
             sources.rest(place);
@@ -215,6 +222,28 @@ impl Sources {
             self.with_connections -= 1;
             self.rest(source.0);
         }
+    }
+
+    /// Handshake workers owe a source so much more of their time.
+    pub(super) fn charge(&mut self, source: Source, cost: Duration) {
+        let Some(entry) = self.entry_mut(source) else { return };
+        let first = entry.owed.is_zero();
+        entry.owed += cost;
+        self.with_owed += u32::from(first);
+    }
+
+    /// So much of it is paid.
+    pub(super) fn settle(&mut self, source: Source, cost: Duration) {
+        let Some(entry) = self.entry_mut(source) else { return };
+        entry.owed = entry.owed.saturating_sub(cost);
+        let last = entry.owed.is_zero();
+        self.with_owed -= u32::from(last);
+    }
+
+    /// What a source is owed, and how many sources are owed something.
+    pub(super) fn owed(&self, source: Source) -> (Duration, u32) {
+        let owed = self.entries.get(source.0 as usize).map_or(Duration::ZERO, |entry| entry.owed);
+        (owed, self.with_owed)
     }
 
     /// The prefix of a source; `None` if it is exempt.

@@ -71,6 +71,8 @@ fn start(backend: Endpoint, proxy_protocol: ProxyProtocol) -> Running {
                 accepts: ACCEPTS_IN_FLIGHT,
                 engines: 1,
                 patience: Duration::from_millis(100),
+                step_costs: StepCosts::TYPICAL,
+                backlog: Duration::from_secs(1),
                 spin: Spin::Off,
             };
             let (events, _source) = event_queue();

@@ -18,11 +18,13 @@
 //! | `scheduler` | which task runs next, which never will |
 //! | `workers` | threads that run steps for all engines |
 //! | `inline` | the same on the engine's own thread |
+//! | `calibration` | what steps cost on this machine |
 //! | `metrics` | what is counted |
 //!
 //! May know: rustls, the tls module, clocks, threads. Must not know: sockets, rings,
 //! buffers of the engine.
 
+pub mod calibration;
 pub mod inline;
 pub mod metrics;
 mod refusal;
@@ -34,6 +36,8 @@ mod failure;
 mod task;
 #[cfg(test)]
 mod test_support;
+
+use std::time::Duration;
 
 pub use failure::{FailureReason, HandshakeFailure};
 pub use task::{Established, SessionFacts, StepOutcome, Task};
@@ -64,6 +68,39 @@ impl CostClass {
             Self::Resumption => "resumption",
             Self::EllipticCurve => "ec",
             Self::Rsa => "rsa",
+        }
+    }
+}
+
+/// What a step of each class takes of a worker's time; none is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepCosts {
+    /// See [`CostClass::Continuation`].
+    pub continuation: Duration,
+    /// See [`CostClass::Resumption`].
+    pub resumption: Duration,
+    /// See [`CostClass::EllipticCurve`].
+    pub elliptic_curve: Duration,
+    /// See [`CostClass::Rsa`].
+    pub rsa: Duration,
+}
+
+impl StepCosts {
+    /// On a server's core of some years ago; [`calibration`] measures this machine's.
+    pub const TYPICAL: Self = Self {
+        continuation: Duration::from_micros(40),
+        resumption: Duration::from_micros(40),
+        elliptic_curve: Duration::from_micros(120),
+        rsa: Duration::from_micros(700),
+    };
+
+    /// What a step of this class costs.
+    pub const fn of(&self, class: CostClass) -> Duration {
+        match class {
+            CostClass::Continuation => self.continuation,
+            CostClass::Resumption => self.resumption,
+            CostClass::EllipticCurve => self.elliptic_curve,
+            CostClass::Rsa => self.rsa,
         }
     }
 }

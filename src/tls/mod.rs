@@ -16,6 +16,7 @@ pub mod secrets;
 pub mod self_signed;
 pub mod server_name;
 pub mod tickets;
+pub mod unverified;
 
 mod refusal;
 #[cfg(test)]

@@ -253,6 +253,11 @@ impl Policy {
         self.selection.index().certificates()
     }
 
+    /// What a TLS 1.3 handshake begins with, whatever its ClientHello says.
+    pub fn tls13(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.tls13)
+    }
+
     /// Decides from the ClientHello alone, with a few look-ups and no cryptography,
     /// whether a handshake can succeed, what it begins with, and what it will cost.
     ///

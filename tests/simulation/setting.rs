@@ -7,6 +7,7 @@ use forebay::clock::Moment;
 use forebay::driver::simulator::{Chance, Faults, PeerFaults, Random};
 use forebay::engine::snapshot::{ClientLimits, Listener, Records, Snapshot, Timeouts};
 use forebay::engine::{Command, Limits};
+use forebay::handshake::StepCosts;
 use forebay::switch::Spin;
 use forebay::tls::CryptoLibrary;
 use forebay::upstream::{Backend, Balance, Pool, ProxyProtocol};
@@ -107,6 +108,12 @@ impl Setting {
                 accepts: random.magnitude(1, 4),
                 engines: 1,
                 patience: seconds(1),
+                step_costs: StepCosts::TYPICAL,
+                backlog: random.choice(&[
+                    StepCosts::TYPICAL.continuation,
+                    3 * StepCosts::TYPICAL.elliptic_curve,
+                    seconds(1),
+                ]),
                 spin: random.choice(&[
                     Spin::Off,
                     Spin::For(Duration::from_micros(1)),

@@ -11,6 +11,7 @@ pub enum Key {
     EcdsaP256,
     EcdsaP384,
     Rsa2048,
+    Rsa4096,
     Ed25519,
 }
 
@@ -20,6 +21,7 @@ impl Key {
             Self::EcdsaP256 => &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
             Self::EcdsaP384 => &["ec", "-pkeyopt", "ec_paramgen_curve:P-384"],
             Self::Rsa2048 => &["rsa:2048"],
+            Self::Rsa4096 => &["rsa:4096"],
             Self::Ed25519 => &["ed25519"],
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use forebay::tls::CryptoLibrary;
 use forebay::tls::names::{CipherSuite, Group};
 use forebay::tls::provider::{ProviderError, crypto_provider};
+use forebay::tls::unverified;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
@@ -102,7 +103,7 @@ impl TlsChoice {
         let verifier: Arc<dyn ServerCertVerifier> = if self.verify {
             Arc::new(Trusted::new(self.authorities.as_deref(), &provider)?)
         } else {
-            Arc::new(TrustEverybody(Arc::clone(&provider)))
+            unverified::any_certificate(&provider)
         };
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&versions)?
@@ -126,46 +127,6 @@ pub(crate) fn of_thread(
         config.resumption = Resumption::store(tickets);
     }
     Arc::new(config)
-}
-
-/// Takes any certificate, and any signature made with it: a load generator that was not
-/// told to check spends nothing on it.
-#[derive(Debug)]
-struct TrustEverybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for TrustEverybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// Takes certificates that an authority vouches for, and those that are trusted

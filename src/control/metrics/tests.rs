@@ -167,6 +167,7 @@ fn fixture(engines: usize, workers: usize) -> Fixture {
             buffers: 128,
             buffer_bytes: 17 * 1_024,
             handshakes_max: 512,
+            handshake_rates: vec![("rsa-2048".to_owned(), 1_900.0)],
         },
         log_lines_dropped: None,
         certificates: Arc::clone(&certificates),
@@ -184,6 +185,8 @@ fn a_fresh_page_is_valid_and_shows_every_family_but_zero_handshakes() {
         ("forebay_connections_accepted", "counter"),
         ("forebay_connections", "gauge"),
         ("forebay_connections_ended", "counter"),
+        ("forebay_handshake_capacity_per_second", "gauge"),
+        ("forebay_handshake_backlog_seconds", "gauge"),
         ("forebay_handshakes", "counter"),
         ("forebay_handshake_failures", "counter"),
         ("forebay_handshakes_shed", "counter"),
@@ -225,6 +228,7 @@ fn every_cell_of_an_engine_is_on_the_page() {
         connections,
         established,
         handshakes_in_progress,
+        backlog_us,
         ended,
         shed,
         sources,
@@ -284,7 +288,10 @@ fn every_cell_of_an_engine_is_on_the_page() {
     for _ in 0..marks.next() {
         handshake_time.record(Duration::from_millis(3));
     }
-    marks.assert_all_on(&read(&fixture.page.print(Format::OpenMetrics)), ("engine", "0"));
+    backlog_us.set(12_500);
+    let page = fixture.page.print(Format::OpenMetrics);
+    assert!(page.contains("forebay_handshake_backlog_seconds{engine=\"0\"} 0.0125\n"), "{page}");
+    marks.assert_all_on(&read(&page), ("engine", "0"));
 }
 
 #[test]

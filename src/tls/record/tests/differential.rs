@@ -4,17 +4,14 @@
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::ConnectionState;
-use rustls::{
-    CipherSuite, ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig,
-    SignatureScheme, SupportedCipherSuite,
-};
+use rustls::{CipherSuite, ClientConfig, ClientConnection, ServerConfig, SupportedCipherSuite};
 
 use super::*;
+use crate::tls::unverified;
 
 #[test]
 fn bytes_arrive_whole_from_rustls_and_at_rustls_in_every_suite() {
@@ -376,11 +373,12 @@ fn handshake(
     config.key_log = Arc::clone(&log) as Arc<dyn rustls::KeyLog>;
     let mut server = UnbufferedServerConnection::new(Arc::new(config)).unwrap();
 
+    let verifier = unverified::any_certificate(&client_provider);
     let client_config = ClientConfig::builder_with_provider(client_provider)
         .with_protocol_versions(versions)
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate))
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     let name = ServerName::try_from("localhost").unwrap();
     let mut client = ClientConnection::new(Arc::new(client_config), name).unwrap();
@@ -437,43 +435,4 @@ fn ring_provider(suite: CipherSuite) -> Arc<CryptoProvider> {
 fn with_suite(mut provider: CryptoProvider, suite: CipherSuite) -> Arc<CryptoProvider> {
     provider.cipher_suites.retain(|supported: &SupportedCipherSuite| supported.suite() == suite);
     Arc::new(provider)
-}
-
-/// The certificate is not what is tested here.
-#[derive(Debug)]
-struct AnyCertificate;
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-    }
 }
