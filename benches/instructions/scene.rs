@@ -1,0 +1,208 @@
+//! An engine in a simulated world where nothing goes wrong and nothing is left to chance.
+
+use std::cell::Cell;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay::clock::Moment;
+use forebay::driver::simulator::{Answer, Clock, ConnectionId, Faults, Random, Simulator};
+use forebay::endpoint::Endpoint;
+use forebay::engine::events::event_queue;
+use forebay::engine::metrics::EngineMetrics;
+use forebay::engine::snapshot::{ClientLimits, Listener, Records, Snapshot, Timeouts};
+use forebay::engine::{Command, CommandQueue, Engine, Limits, Progress, Ways};
+use forebay::handshake::StepCosts;
+use forebay::handshake::inline::InlineService;
+use forebay::handshake::scheduler::SchedulerSettings;
+use forebay::switch::Spin;
+use forebay::tls::policy::{Policy, PolicySettings};
+use forebay::tls::self_signed::self_signed;
+use forebay::tls::{tickets, unverified};
+use forebay::upstream::{Backend as Server, Balance, Pool, ProxyProtocol};
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
+
+use super::LIBRARY;
+use super::counted::{UncountedDriver, counted};
+use super::peers::{self, Backend, Client};
+
+pub(super) const SERVER_NAME: &str = "www.example.com";
+
+const CREDITS: u32 = 16;
+const CONNECTIONS: usize = 64;
+const BUFFERS: usize = 128;
+const LONG: Duration = Duration::from_secs(3_600);
+
+/// What a client and its backend say: so often, so much each time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Conversation {
+    pub(super) rounds: usize,
+    pub(super) up_bytes: usize,
+    pub(super) down_bytes: usize,
+}
+
+type ClockReader = Box<dyn Fn() -> Moment>;
+
+/// The engine, its world, and who is in it.
+pub(super) struct Scene {
+    engine: Engine<UncountedDriver, InlineService<ClockReader>>,
+    listener: usize,
+    commands: CommandQueue,
+    progress: Rc<peers::Progress>,
+    conversation: Rc<Cell<Conversation>>,
+    config: Arc<ClientConfig>,
+    connected: usize,
+}
+
+impl Scene {
+    /// A world whose clients resume their sessions, or never do.
+    pub(super) fn new(resume: bool) -> Self {
+        let mut simulator = Simulator::new(1, BUFFERS, Faults::NONE);
+        let world = simulator.world_mut();
+        let listener = world.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 443)));
+        let backend = Endpoint::Inet(SocketAddr::from((Ipv4Addr::LOCALHOST, 80)));
+        let conversation = Rc::<Cell<Conversation>>::default();
+        let spoken = Rc::clone(&conversation);
+        world.serve(backend.clone(), move |_: ConnectionId, _: &mut Random| {
+            Answer::Accept(Box::new(Backend::new(spoken.get())))
+        });
+        let clock = world.clock();
+        let commands = CommandQueue::default();
+        let (events, _source) = event_queue();
+        let mut config = client_config();
+        if !resume {
+            config.resumption = Resumption::disabled();
+        }
+        let ways =
+            Ways { commands: commands.clone(), metrics: Arc::<EngineMetrics>::default(), events };
+        let engine = Engine::new(
+            0,
+            UncountedDriver(simulator),
+            service(clock),
+            limits(),
+            Arc::new(snapshot(backend)),
+            ways,
+        );
+        Self {
+            engine,
+            listener,
+            commands,
+            progress: Rc::default(),
+            conversation,
+            config: Arc::new(config),
+            connected: 0,
+        }
+    }
+
+    /// Lets a client come.
+    pub(super) fn connect(&mut self, conversation: Conversation) {
+        self.conversation.set(conversation);
+        self.connected += 1;
+        let port = 50_000 + u16::try_from(self.connected).expect("few clients");
+        let client = Client::new(&self.config, conversation, Rc::clone(&self.progress));
+        let world = self.engine.driver_mut().0.world_mut();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        world.arrive(self.listener, address, Duration::from_micros(1), Box::new(client));
+    }
+
+    /// Runs until every client is done. A turn is counted if `counts` says so, told
+    /// whether a client has its session and talks.
+    pub(super) fn run(&mut self, counts: impl Fn(bool) -> bool) {
+        /// Longer than all of it takes. The engine sleeps for ever after its last close,
+        /// and is woken then.
+        const OVER: Duration = Duration::from_secs(60);
+        let clock = self.engine.driver().0.world().clock();
+        clock.wake_at(clock.now().after(OVER));
+        while self.progress.finished.get() < self.connected {
+            self.turn(counts(self.progress.talks.get()));
+        }
+    }
+
+    fn turn(&mut self, is_counted: bool) -> Progress {
+        let engine = &mut self.engine;
+        let result = if is_counted { counted(|| engine.turn()) } else { engine.turn() };
+        result.expect("the simulated kernel serves the engine")
+    }
+
+    /// Clients that resumed their session.
+    pub(super) fn resumed(&self) -> usize {
+        self.progress.resumed.get()
+    }
+
+    /// Drains the engine.
+    pub(super) fn finish(mut self) {
+        let deadline = Moment::default().after(LONG);
+        self.commands.send(Command::Drain { deadline }).expect("room for a command");
+        while self.turn(false) != Progress::Finished {}
+        self.engine.driver().0.assert_at_rest();
+    }
+}
+
+/// What a listener does by default.
+pub(super) fn policy() -> Policy {
+    let certificate = self_signed(&[SERVER_NAME], LIBRARY).expect("a certificate");
+    let tickets = tickets::per_process(LIBRARY).expect("tickets");
+    Policy::new(PolicySettings::new(LIBRARY, vec![certificate], tickets)).expect("a policy")
+}
+
+/// TLS 1.3, X25519, AES-128-GCM: the same on every machine.
+pub(super) fn client_config() -> ClientConfig {
+    let mut provider = default_provider();
+    provider.kx_groups = vec![kx_group::X25519];
+    provider.cipher_suites =
+        vec![rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256];
+    let verifier = unverified::any_certificate(&provider);
+    ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider has a suite of TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth()
+}
+
+fn service(clock: Clock) -> InlineService<ClockReader> {
+    let settings = SchedulerSettings::with_room(CREDITS as usize);
+    let clock: ClockReader = Box::new(move || clock.now());
+    InlineService::with_clock(0, CREDITS, &settings, LIBRARY, clock)
+}
+
+fn limits() -> Limits {
+    Limits {
+        connections: CONNECTIONS,
+        credits: CREDITS as usize,
+        accepts: 16,
+        engines: 1,
+        patience: LONG,
+        step_costs: StepCosts::TYPICAL,
+        backlog: LONG,
+        spin: Spin::Off,
+    }
+}
+
+fn snapshot(backend: Endpoint) -> Snapshot {
+    let server = Server { name: backend.to_string(), endpoint: backend };
+    let pool = Pool {
+        name: "pool".into(),
+        backends: vec![server],
+        balance: Balance::RoundRobin,
+        proxy_protocol: ProxyProtocol::None,
+    };
+    Snapshot {
+        generation: 1,
+        listeners: vec![Listener { name: "main".into(), policy: Arc::new(policy()), pool: 0 }],
+        pools: vec![Arc::new(pool)],
+        timeouts: Timeouts {
+            client_hello: LONG,
+            handshake: LONG,
+            connect: LONG,
+            idle: LONG,
+            half_closed: LONG,
+            first_data_wait: Duration::from_millis(40),
+        },
+        records: Records { small_bytes: 16 << 10, strict_truncation: false },
+        limits: ClientLimits::NONE,
+    }
+}

@@ -1,0 +1,1 @@
+"""Instruction counts of fixed pieces of work, against a baseline."""
