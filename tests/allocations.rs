@@ -207,6 +207,8 @@ fn run_engine(
         patience: Duration::from_millis(100),
         step_costs: StepCosts::TYPICAL,
         backlog: Duration::from_secs(1),
+        queue: 1_024,
+        queue_in_crowd: 64,
         spin: Spin::Off,
     };
     let (events, _source) = event_queue();

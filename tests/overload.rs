@@ -134,9 +134,22 @@ fn a_name_that_many_sources_flood_makes_no_other_fail() {
 }
 
 #[test]
+fn a_crowd_that_can_only_be_refused_waits_outside_until_it_is_gone() {
+    let mut site = Site::start("");
+    let mut flood = site.load(&["--rate", "8000", "--duration", "30s"], FLOODED);
+    flood.args(["--connections", "2000", "--timeout", "1s", "--allow-failures", "100%"]);
+    let mut flood = flood.stdout(Stdio::null()).spawn().expect("forebay-load runs");
+    let crowded = |forebay: &Forebay| forebay.metric("forebay_crowded", &[]);
+    site.forebay.wait_until("there is a crowd", |forebay| crowded(forebay) == 1.0);
+    flood.kill().expect("it ends");
+    flood.wait().expect("it has ended");
+    site.forebay.wait_until("the crowd is gone", |forebay| crowded(forebay) == 0.0);
+}
+
+#[test]
 fn a_burst_from_one_source_is_served_late_and_not_refused() {
     const BURST: &str = "700";
-    let mut site = Site::start("");
+    let site = Site::start("");
     let mut burst = site.load(&["--operations", BURST, "--connections", BURST], QUIET);
     let output = burst.arg("--json").output().expect("it runs");
     let report: Value = serde_json::from_slice(&output.stdout).expect("a report");

@@ -51,6 +51,10 @@ impl Driver for UncountedDriver {
         uncounted(|| self.0.accept(listener, token));
     }
 
+    fn limit_queue(&mut self, listener: usize, connections: u32) {
+        uncounted(|| self.0.limit_queue(listener, connections));
+    }
+
     fn stop_listening(&mut self, listener: usize) {
         uncounted(|| self.0.stop_listening(listener));
     }

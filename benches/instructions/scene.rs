@@ -178,6 +178,8 @@ fn limits() -> Limits {
         patience: LONG,
         step_costs: StepCosts::TYPICAL,
         backlog: LONG,
+        queue: 1_024,
+        queue_in_crowd: 64,
         spin: Spin::Off,
     }
 }

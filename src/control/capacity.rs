@@ -31,6 +31,8 @@ pub struct Capacity {
     pub credits: usize,
     /// Time that the workers may owe each engine before it is scarce.
     pub backlog: Duration,
+    /// Handshakes that are done in that time.
+    pub handshakes_of_backlog: u32,
 }
 
 impl Capacity {
@@ -69,11 +71,13 @@ impl Capacity {
         let cheapest = keys.iter().map(|key| key.first + key.last).min();
         let handshake = cheapest.unwrap_or(costs.elliptic_curve + costs.continuation);
         let handshakes = CLIENTS_TAKE.div_duration_f64(handshake) * workers_of_engine;
+        let backlog = settings.queue_time.mul_f64(workers_of_engine);
         let (least, most) = CREDITS_AUTO;
         let automatic = (handshakes.ceil() as usize).clamp(least, most);
         Self {
             credits: settings.credits.unwrap_or(automatic),
-            backlog: settings.queue_time.mul_f64(workers_of_engine),
+            backlog,
+            handshakes_of_backlog: backlog.div_duration_f64(handshake).ceil() as u32,
             keys,
             costs,
         }

@@ -475,6 +475,8 @@ impl Plan<'_> {
             patience: self.settings.handshake.patience,
             step_costs: self.capacity.costs,
             backlog: self.capacity.backlog,
+            queue: self.settings.engine.backlog.into(),
+            queue_in_crowd: self.capacity.handshakes_of_backlog,
             spin: switches::spin(self.settings.engine.spin, self.placement, number),
         };
         let Beginning { sockets, doorbell, commands, metrics, events } = way;

@@ -162,6 +162,10 @@ pub trait Driver {
     /// Accepts one connection on the listener of that index.
     fn accept(&mut self, listener: usize, token: Token);
 
+    /// From now on no connection is let into the listener's queue while so many are in it;
+    /// who is not let in tries again later. Not after [`Driver::stop_listening`].
+    fn limit_queue(&mut self, listener: usize, connections: u32);
+
     /// Lets no further connection into the listener's queue; those in it can still be
     /// accepted.
     fn stop_listening(&mut self, listener: usize);

@@ -12,7 +12,7 @@ use super::connection::{Phase, TimerClass};
 use super::events::{Event, Shed, Whose};
 use super::metrics::{EndReason, ShedCause};
 use super::sources::Source;
-use super::{Engine, KIND_LISTENER};
+use super::{Engine, KIND_LISTENER, Limits};
 use crate::clock::Moment;
 use crate::driver::{Driver, Errno, Readiness, Socket, Token};
 use crate::handshake::{FailureReason, HandshakeService};
@@ -100,6 +100,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.begin_handshake(slot);
         }
         self.continue_drain();
+        self.judge_crowd();
         if self.listeners.paused_until.is_some_and(|until| self.now < until) {
             return;
         }
@@ -107,6 +108,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         if self.listeners.draining.is_some_and(|draining| draining.cancelled)
             || self.credits.is_empty()
             || self.backlog.is_full()
+            || !self.crowding.may_accept(self.now)
             || self.timers.list(TimerClass::Parked).first().is_some()
         {
             return;
@@ -114,15 +116,36 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let in_flight: usize =
             self.listeners.sockets.iter().map(|listener| listener.accepts_in_flight).sum();
         let mut room = self.table.free().saturating_sub(in_flight);
+        // Of a crowd one in each turn, so that established connections are served between.
+        let accepts = if self.crowding.is_crowded() { 1 } else { self.limits.accepts };
         for index in 0..self.listeners.sockets.len() {
-            while room > 0 && self.listeners.sockets[index].accepts_in_flight < self.limits.accepts
-            {
+            while room > 0 && self.listeners.sockets[index].accepts_in_flight < accepts {
                 let token = Token { kind: KIND_LISTENER, slot: index as u32, generation: 0 };
                 self.driver.accept(index, token);
                 self.listeners.sockets[index].accepts_in_flight += 1;
                 room -= 1;
             }
         }
+    }
+
+    /// Makes the listeners' queues short in a crowd, and long again after it.
+    fn judge_crowd(&mut self) {
+        let changed = self.crowding.judge(self.backlog.is_full(), self.now);
+        if let Some(is_crowded) = changed
+            && self.listeners.draining.is_none()
+        {
+            let Limits { queue, queue_in_crowd, .. } = self.limits;
+            let queue = if is_crowded { queue_in_crowd.min(queue) } else { queue };
+            for index in 0..self.listeners.sockets.len() {
+                self.driver.limit_queue(index, queue);
+            }
+        }
+    }
+
+    /// When the crowd is to be judged again; it no longer matters when nobody is accepted.
+    pub(super) fn crowd_deadline(&self) -> Option<Moment> {
+        let cancelled = self.listeners.draining.is_some_and(|draining| draining.cancelled);
+        if cancelled { None } else { self.crowding.next_judgement(self.now) }
     }
 
     /// Whether a credit is free, the workers are not owed too much, and the rate of all
@@ -160,6 +183,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         cause: ShedCause,
     ) {
         self.metrics.shed[cause as usize].increment();
+        if matches!(cause, ShedCause::SourceShare | ShedCause::NameShare) {
+            self.crowding.refused(self.now);
+        }
         let whose = match cause {
             ShedCause::SourceConnections
             | ShedCause::SourceIncompleteHandshakes

@@ -45,7 +45,12 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 }
                 let text = name.as_ref().map(ServerName::as_str);
                 match self.backlog.limits(source, text, &self.sources) {
-                    None => self.park(slot, TimerClass::Parked),
+                    None => {
+                        if self.backlog.is_scarce() && self.sources.owed(source).0.is_zero() {
+                            self.crowding.came_within_share(self.now);
+                        }
+                        self.park(slot, TimerClass::Parked);
+                    }
                     Some(_) if self.may_defer() => self.park(slot, TimerClass::Deferred),
                     Some(cause) => self.shed_named(slot, name, cause),
                 }

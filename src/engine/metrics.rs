@@ -171,6 +171,8 @@ pub struct EngineMetrics {
     pub handshakes_in_progress: Gauge,
     /// Time that handshake workers owe this engine, in microseconds.
     pub backlog_us: Gauge,
+    /// 1 while the listeners' queues are short, because far more come than can be served.
+    pub crowded: Gauge,
     /// Ends by [`EndReason`].
     pub ended: [Counter; EndReason::ALL.len()],
     /// Those of them that were shed, by [`ShedCause`].

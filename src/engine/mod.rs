@@ -32,6 +32,7 @@ mod backlog;
 mod client_socket;
 mod connecting;
 mod connection;
+mod crowding;
 mod ending;
 mod handshaking;
 mod inbound;
@@ -58,6 +59,7 @@ use crossbeam::queue::ArrayQueue;
 
 use self::backlog::Backlog;
 use self::connection::{BufferWanted, Connection, Phase, Through, TimerClass};
+use self::crowding::Crowding;
 use self::events::EventSink;
 use self::lists::List;
 use self::metrics::{EndReason, EngineMetrics};
@@ -175,6 +177,10 @@ pub struct Limits {
     pub step_costs: StepCosts,
     /// Time that the workers may owe this engine before it is scarce.
     pub backlog: Duration,
+    /// Connections in a listener's queue.
+    pub queue: u32,
+    /// The same in a crowd: as many as are served in about the time of `backlog`.
+    pub queue_in_crowd: u32,
     /// For how long the engine polls before it sleeps.
     pub spin: Spin,
 }
@@ -218,6 +224,7 @@ pub struct Engine<D: Driver, H: HandshakeService> {
     sources: Sources,
     shedding: Shedding,
     backlog: Backlog,
+    crowding: Crowding,
     pace: Pace,
     /// The names that the clients of the credits asked for, for the log.
     server_names: Box<[ArrayString<SERVER_NAME_BYTES_MAX>]>,
@@ -269,6 +276,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             sources,
             shedding: Shedding::default(),
             backlog: Backlog::new(limits.credits, limits.step_costs, limits.backlog),
+            crowding: Crowding::new(now),
             pace: Pace::default(),
             server_names: vec![ArrayString::new(); limits.credits].into_boxed_slice(),
             buffers_total,
@@ -488,6 +496,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.listeners.next_deadline(),
             self.silence_deadline(),
             self.pace_deadline(),
+            self.crowd_deadline(),
             self.shedding.report_due(),
             reclaim,
         ]
@@ -595,6 +604,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         metrics.connections.set(self.table.used() as u64);
         metrics.sources.set(self.sources.with_connections() as u64);
         metrics.backlog_us.set(self.backlog.owed().as_micros() as u64);
+        metrics.crowded.set(u64::from(self.crowding.is_crowded()));
         metrics.handshakes_in_progress.set((self.limits.credits - self.credits.len()) as u64);
         metrics.buffers_in_use.set((self.buffers_total - self.driver.buffers_free()) as u64);
         let overflows = self.driver.overflows();

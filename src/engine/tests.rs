@@ -73,6 +73,8 @@ fn start(backend: Endpoint, proxy_protocol: ProxyProtocol) -> Running {
                 patience: Duration::from_millis(100),
                 step_costs: StepCosts::TYPICAL,
                 backlog: Duration::from_secs(1),
+                queue: 1_024,
+                queue_in_crowd: 64,
                 spin: Spin::Off,
             };
             let (events, _source) = event_queue();

@@ -114,6 +114,8 @@ impl Setting {
                     3 * StepCosts::TYPICAL.elliptic_curve,
                     seconds(1),
                 ]),
+                queue: 1_024,
+                queue_in_crowd: 64,
                 spin: random.choice(&[
                     Spin::Off,
                     Spin::For(Duration::from_micros(1)),

