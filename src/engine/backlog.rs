@@ -39,6 +39,8 @@ const NAME_CELLS: usize = 4_096;
 pub(super) struct Backlog {
     costs: StepCosts,
     bound: Duration,
+    /// Twice the bound; looked at in every turn.
+    full: Duration,
     owed: Duration,
     /// By credit: what its step was counted as, while it is with a worker.
     charges: Box<[Option<Charge>]>,
@@ -63,6 +65,7 @@ impl Backlog {
         Self {
             costs,
             bound,
+            full: 2 * bound,
             owed: Duration::ZERO,
             charges: vec![None; credits].into_boxed_slice(),
             hash_key: RandomState::new(),
@@ -88,7 +91,7 @@ impl Backlog {
 
     /// Whether so much is owed that nobody may begin.
     pub(super) fn is_full(&self) -> bool {
-        self.owed >= 2 * self.bound
+        self.owed >= self.full
     }
 
     /// Whether time is scarce and `source` has had its share.

@@ -30,9 +30,15 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// After so long without a crowd the queues are long again.
 const OVER_AFTER: Duration = Duration::from_secs(1);
 
+/// After so long without anything of the kind all that was counted is of no account.
+const AT_EASE_AFTER: Duration = Duration::from_secs(3);
+
 /// One engine's view of the crowd before it.
 #[derive(Debug)]
 pub(super) struct Crowding {
+    /// There is nothing to judge: the usual case, which costs a turn nothing.
+    at_ease: bool,
+    disturbed_last: Moment,
     refusals: Bucket,
     /// Clients within their share that came in this window and in the one before.
     within_share: [u32; 2],
@@ -44,6 +50,8 @@ pub(super) struct Crowding {
 impl Crowding {
     pub(super) fn new(now: Moment) -> Self {
         Self {
+            at_ease: true,
+            disturbed_last: now,
             refusals: Bucket::full(REFUSALS, now),
             within_share: [0; 2],
             window_began: now,
@@ -54,23 +62,29 @@ impl Crowding {
 
     /// A client was refused that had had its share.
     pub(super) fn refused(&mut self, now: Moment) {
+        self.disturb(now);
         self.refusals.take(REFUSALS, now);
     }
 
     /// A client came that had not, while others had.
     pub(super) fn came_within_share(&mut self, now: Moment) {
+        self.disturb(now);
         self.turn_window(now);
         self.within_share[0] += 1;
     }
 
     /// Whether accepting is worth it.
     pub(super) fn may_accept(&self, now: Moment) -> bool {
-        self.refusals.has(REFUSALS, now)
+        self.at_ease
+            || self.refusals.has(REFUSALS, now)
             || self.within_share.iter().any(|count| *count >= WITHIN_SHARE_MIN)
     }
 
     /// When it will be again whoever comes, or the crowd may be over.
     pub(super) fn next_judgement(&self, now: Moment) -> Option<Moment> {
+        if self.at_ease {
+            return None;
+        }
         let worth_it = if self.may_accept(now) { None } else { self.refusals.next(REFUSALS) };
         worth_it.or_else(|| self.is_crowded.then(|| self.crowded_last.after(OVER_AFTER)))
     }
@@ -83,15 +97,27 @@ impl Crowding {
     /// Once a turn, told whether the workers are owed all that they may be: whether that
     /// has made the queues short (`true`) or long again.
     pub(super) fn judge(&mut self, is_full: bool, now: Moment) -> Option<bool> {
+        if self.at_ease && !is_full {
+            return None;
+        }
         self.turn_window(now);
         let was = self.is_crowded;
         if is_full || !self.may_accept(now) {
+            self.disturb(now);
             self.crowded_last = now;
             self.is_crowded = true;
         } else if now.since(self.crowded_last) >= OVER_AFTER {
             self.is_crowded = false;
+            if now.since(self.disturbed_last) >= AT_EASE_AFTER {
+                *self = Self::new(now);
+            }
         }
         (self.is_crowded != was).then_some(self.is_crowded)
+    }
+
+    fn disturb(&mut self, now: Moment) {
+        self.at_ease = false;
+        self.disturbed_last = now;
     }
 
     fn turn_window(&mut self, now: Moment) {
@@ -173,5 +199,7 @@ mod tests {
         assert_eq!(crowding.judge(false, at_milliseconds(1_900)), Some(false));
         assert!(!crowding.is_crowded());
         assert_eq!(crowding.next_judgement(at_milliseconds(1_900)), None);
+        crowding.judge(false, at_milliseconds(4_000));
+        assert!(crowding.at_ease);
     }
 }
