@@ -9,7 +9,8 @@
 //!   up nobody is accepted, unless clients within their share come too, whom to accept is
 //!   worth any number of refusals;
 //! * while that is so, or the workers are owed all that they may be, the listeners' queues
-//!   are short: who is in one is served soon, instead of late or never.
+//!   are short: who is in one is served soon, instead of late or never. Who is in a long
+//!   queue when that begins is refused besides.
 //!
 //! May know: the clock. Must not know: why somebody is refused.
 #![forbid(unsafe_code)]
@@ -19,7 +20,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::token_bucket::{Bucket, Rate};
 
-/// Refusals: at some 25 µs each they take 5 % of a CPU.
+/// Refusals a second, and at once: at some 25 µs each they take 5 % of a CPU.
 const REFUSALS: Rate = Rate::new(2_000_000, 64);
 
 /// Clients within their share in one [`WINDOW`] that are more than the health checks and
@@ -39,23 +40,29 @@ pub(super) struct Crowding {
     /// There is nothing to judge: the usual case, which costs a turn nothing.
     at_ease: bool,
     disturbed_last: Moment,
+    /// What a listener's queue may hold, and so who may be in it when a crowd begins.
+    queue: u32,
     refusals: Bucket,
     /// Clients within their share that came in this window and in the one before.
     within_share: [u32; 2],
     window_began: Moment,
     is_crowded: bool,
+    /// How many may still be refused because the queue was long.
+    queued: u32,
     crowded_last: Moment,
 }
 
 impl Crowding {
-    pub(super) fn new(now: Moment) -> Self {
+    pub(super) fn new(queue: u32, now: Moment) -> Self {
         Self {
+            queue,
             at_ease: true,
             disturbed_last: now,
             refusals: Bucket::full(REFUSALS, now),
             within_share: [0; 2],
             window_began: now,
             is_crowded: false,
+            queued: 0,
             crowded_last: now,
         }
     }
@@ -63,7 +70,11 @@ impl Crowding {
     /// A client was refused that had had its share.
     pub(super) fn refused(&mut self, now: Moment) {
         self.disturb(now);
-        self.refusals.take(REFUSALS, now);
+        if self.queued > 0 {
+            self.queued -= 1;
+        } else {
+            self.refusals.take(REFUSALS, now);
+        }
     }
 
     /// A client came that had not, while others had.
@@ -76,6 +87,7 @@ impl Crowding {
     /// Whether accepting is worth it.
     pub(super) fn may_accept(&self, now: Moment) -> bool {
         self.at_ease
+            || self.queued > 0
             || self.refusals.has(REFUSALS, now)
             || self.within_share.iter().any(|count| *count >= WITHIN_SHARE_MIN)
     }
@@ -106,10 +118,14 @@ impl Crowding {
             self.disturb(now);
             self.crowded_last = now;
             self.is_crowded = true;
+            if !was {
+                self.queued = self.queue;
+            }
         } else if now.since(self.crowded_last) >= OVER_AFTER {
             self.is_crowded = false;
+            self.queued = 0;
             if now.since(self.disturbed_last) >= AT_EASE_AFTER {
-                *self = Self::new(now);
+                *self = Self::new(self.queue, now);
             }
         }
         (self.is_crowded != was).then_some(self.is_crowded)
@@ -139,9 +155,11 @@ mod tests {
         Moment::from_nanoseconds(milliseconds * 1_000_000)
     }
 
+    const QUEUE: u32 = 100;
+
     /// One that has refused all that it may at this moment.
     fn tired(now: Moment) -> Crowding {
-        let mut crowding = Crowding::new(now);
+        let mut crowding = Crowding::new(QUEUE, now);
         while crowding.may_accept(now) {
             crowding.refused(now);
         }
@@ -150,7 +168,7 @@ mod tests {
 
     #[test]
     fn only_so_many_are_refused_in_a_second() {
-        let mut crowding = Crowding::new(at_milliseconds(0));
+        let mut crowding = Crowding::new(QUEUE, at_milliseconds(0));
         let mut refused = 0;
         for milliseconds in 0..1_000 {
             while crowding.may_accept(at_milliseconds(milliseconds)) {
@@ -178,17 +196,27 @@ mod tests {
         let mut crowding = tired(at_milliseconds(0));
         (0..WITHIN_SHARE_MIN).for_each(|_| crowding.came_within_share(at_milliseconds(0)));
         for (milliseconds, expected) in [(1_500, true), (2_600, false)] {
-            while crowding.refusals.has(REFUSALS, at_milliseconds(milliseconds)) {
-                crowding.refused(at_milliseconds(milliseconds));
-            }
             crowding.judge(false, at_milliseconds(milliseconds));
+            (0..2 * QUEUE).for_each(|_| crowding.refused(at_milliseconds(milliseconds)));
             assert_eq!(crowding.may_accept(at_milliseconds(milliseconds)), expected);
         }
     }
 
     #[test]
+    fn who_is_in_the_long_queue_when_a_crowd_begins_is_refused_besides() {
+        let now = at_milliseconds(0);
+        let mut crowding = tired(now);
+        assert_eq!(crowding.judge(false, now), Some(true));
+        for _ in 0..QUEUE {
+            assert!(crowding.may_accept(now));
+            crowding.refused(now);
+        }
+        assert!(!crowding.may_accept(now));
+    }
+
+    #[test]
     fn queues_are_short_in_a_crowd_and_long_again_a_second_after_it() {
-        let mut crowding = Crowding::new(at_milliseconds(0));
+        let mut crowding = Crowding::new(QUEUE, at_milliseconds(0));
         assert_eq!(crowding.judge(false, at_milliseconds(0)), None);
         assert_eq!(crowding.judge(true, at_milliseconds(1)), Some(true));
         assert_eq!(crowding.judge(false, at_milliseconds(500)), None);

@@ -276,7 +276,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             sources,
             shedding: Shedding::default(),
             backlog: Backlog::new(limits.credits, limits.step_costs, limits.backlog),
-            crowding: Crowding::new(now),
+            crowding: Crowding::new(limits.queue, now),
             pace: Pace::default(),
             server_names: vec![ArrayString::new(); limits.credits].into_boxed_slice(),
             buffers_total,
