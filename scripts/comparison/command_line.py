@@ -3,15 +3,13 @@
 import argparse
 import os
 import shlex
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
 
-from . import documents, measurements, packages, servers
+from . import build, documents, measurements, packages, servers
 from .measurements import Settings
 from .processes import Failed, Processes, descriptor_limit
 from .result import Result
@@ -130,7 +128,8 @@ def _main(options: argparse.Namespace, arguments: list[str]) -> int:
 
 def _measure(options: argparse.Namespace, command: str) -> int:
     chosen, absent = _servers(options)
-    binaries = options.binaries or _build()
+    binaries = options.binaries or build.programs()
+    scaling = None if options.binaries else build.bench("scaling")
     load_cpus = _cpus(options)
     with tempfile.TemporaryDirectory(prefix="forebay-compare-") as name:
         directory = Path(name)
@@ -147,6 +146,7 @@ def _measure(options: argparse.Namespace, command: str) -> int:
             options.server_cpu,
             load_cpus,
             settings.idle_connections,
+            scaling,
         )
         rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
         plan = Plan(chosen, _rows(options), rounds, settings, absent, command)
@@ -162,7 +162,7 @@ def _keep(result: Result, options: argparse.Namespace) -> int:
     output = options.output
     if output is None and (options.quick or errors or options.only or options.servers):
         # Not whole, so not for the project's documents.
-        output = _target() / "compare"
+        output = build.target() / "compare"
     if output is None:
         written = documents.publish(result)
     else:
@@ -232,18 +232,6 @@ def _cpus(options: argparse.Namespace) -> list[int]:
     if options.server_cpu in cpus:
         raise _Exit(f"CPU {options.server_cpu} cannot have both the server and its load")
     return cpus
-
-
-def _build() -> Path:
-    cargo = shutil.which("cargo") or str(Path.home() / ".cargo/bin/cargo")
-    command = [cargo, "build", "--locked", "--release", "--quiet", "--bins"]
-    if subprocess.run(command, cwd=documents.ROOT).returncode != 0:
-        raise _Exit("the build failed", 1)
-    return _target() / "release"
-
-
-def _target() -> Path:
-    return documents.ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
 
 
 def _render(options: argparse.Namespace) -> int:

@@ -47,12 +47,24 @@ IDLE = (
     Figure("idle_connections", "idle connections", "", 0, more_is_better=True),
 )
 
+#: One handshake worker and two, first steps of full handshakes, nothing else to do.
+WORKERS = (
+    Figure("workers_one", "handshake steps a second, 1 worker", "1/s", 0, more_is_better=True),
+    Figure("workers_two", "handshake steps a second, 2 workers", "1/s", 0, more_is_better=True),
+    Figure(
+        "workers_ratio", "handshake throughput, 2 workers / 1", "×", 2, more_is_better=True
+    ),
+    Figure("workers_cost_ratio", "CPU time of a handshake step, 2 workers / 1", "×", 3),
+)
+
 STORM = (
     Figure("storm_capacity", "handshakes a second, 64 at once", "1/s", 0, more_is_better=True),
     Figure("storm_p99_quiet", "established, p99 without a storm", "µs", 0),
+    Figure("storm_p99_busy", "the same, on CPUs that idle work keeps busy", "µs", 0),
     Figure("storm_p99_1", "established, p99 at 1 × the capacity", "µs", 0),
     Figure("storm_p99_10", "established, p99 at 10 × the capacity", "µs", 0),
     Figure("storm_p99_ratio", "established connections' p99, 10 × storm / quiet", "×"),
+    Figure("storm_p99_busy_ratio", "established connections' p99, 10 × storm / busy CPUs", "×"),
     Figure("storm_offered_10", "new clients that came at 10 ×, of the capacity", "×"),
     Figure("storm_goodput_1", "handshakes completed in time at 1 ×", "1/s", 0, more_is_better=True),
     Figure(
@@ -75,4 +87,4 @@ LATENCY = tuple(
     for key, title in LATENCY_QUANTILES.items()
 )
 
-ALL = {figure.key: figure for figure in COSTS + COSTS_OF_ONE_SUITE + IDLE + STORM + LATENCY}
+ALL = {figure.key: figure for figure in COSTS + COSTS_OF_ONE_SUITE + IDLE + WORKERS + STORM + LATENCY}

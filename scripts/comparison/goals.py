@@ -59,6 +59,8 @@ GOALS = (
     _beside_haproxy("request", 0.65),
     Goal(ALL["idle_memory"], 2.0),
     Goal(ALL["request_beside_idle_ratio"], 1.05),
+    Goal(ALL["workers_ratio"], 1.9),
     Goal(ALL["storm_p99_ratio"], 3.0),
+    Goal(ALL["storm_p99_busy_ratio"], 3.0),
     Goal(ALL["storm_goodput_ratio"], 0.9),
 )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .processes import Failed, Processes, last_lines, run
+from .processes import Failed, Processes, Unsupported, last_lines, run
 from .scene import NAME, Scene
 from .servers import Running
 
@@ -53,6 +53,14 @@ class Load:
                 return _checked(report, mode)
         raise Failed(f"forebay-load {mode}: nothing was completed in {span:g} s")
 
+    def scaling(self, rounds: int, seconds: float) -> dict:
+        """Runs `benches/scaling.rs`, on all CPUs; returns its report."""
+        if self._scene.scaling is None:
+            raise Unsupported("the bench was not built: --binaries was given")
+        command = [str(self._scene.scaling), "--json", "--rounds", str(rounds)]
+        command += ["--seconds", f"{seconds:g}"]
+        return _parse(run(command, 2 * rounds * seconds + PATIENCE_SECONDS), "scaling")
+
     @contextlib.contextmanager
     def holding_idle(self, connections: int) -> Iterator[None]:
         """Holds idle connections, all of them established, until the block is left."""
@@ -69,6 +77,22 @@ class Load:
             yield
             if process.poll() is not None:
                 raise Failed(f"the idle connections ended early: {last_lines(process.log)}")
+
+    @contextlib.contextmanager
+    def busy_cpus(self) -> Iterator[None]:
+        """Keeps the CPUs of server and load busy with work that gives way to any other.
+
+        Neither sleeps then, and a hypervisor gives them no less of its own CPUs than when
+        they are busy with a storm.
+        """
+        # A session of its own may be a scheduling group of its own (sched(7), autogroup),
+        # which would have as much of the CPU as the server's.
+        script = "echo 19 2>/dev/null >/proc/self/autogroup; while :; do :; done"
+        loop = ["chrt", "--idle", "0", "sh", "-c", script]
+        with contextlib.ExitStack() as stack:
+            for cpu in (self._scene.server_cpu, *self._scene.load_cpus):
+                stack.enter_context(self._processes.running(loop, [cpu]))
+            yield
 
     def memory_bytes(self) -> int:
         """Proportional set size of the server's processes (proc_pid_smaps_rollup(5))."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .figures import LATENCY_QUANTILES
 from .load import Load
-from .processes import Failed
+from .processes import Failed, Unsupported
 
 #: Handshakes at once when their cost is measured, as the reference figures were taken.
 HANDSHAKES_AT_ONCE = 32
@@ -31,6 +31,9 @@ SOURCES = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
 STREAMS = 4
 STREAM_BYTES = 20_000_000
 
+#: Rounds with one worker and with two in one sample.
+WORKERS_ROUNDS = 3
+
 #: Connections that ask, and for how much.
 ASKING_CONNECTIONS = 50
 REQUEST_BYTES = 1024
@@ -46,10 +49,6 @@ SETTLE_SECONDS = 1.0
 _REQUEST = ("--request-bytes", str(REQUEST_BYTES), "--response-bytes", str(REQUEST_BYTES))
 
 HYBRID = "X25519MLKEM768"
-
-
-class Unsupported(Exception):
-    """The server cannot do this, and does not claim to."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +176,22 @@ def _idle(load: Load, settings: Settings) -> Taken:
     )
 
 
+def _workers(load: Load, settings: Settings) -> Taken:
+    if load.server.name != "forebay":
+        raise Unsupported("it has no handshake workers")
+    report = load.scaling(WORKERS_ROUNDS, settings.seconds / 2)
+    one, two = report["one"], report["two"]
+    return Taken(
+        {
+            "workers_one": one["steps_per_second"],
+            "workers_two": two["steps_per_second"],
+            "workers_ratio": two["steps_per_second"] / one["steps_per_second"],
+            "workers_cost_ratio": two["cpu_us_per_step"] / one["cpu_us_per_step"],
+        },
+        {"scaling": report},
+    )
+
+
 #: Of new clients, by forebay-load's names: never reached the server.
 _NEVER_SENT = ("not started", "no local port", "no descriptor")
 
@@ -213,6 +228,17 @@ def _storm(load: Load, settings: Settings) -> Taken:
         )
         for times in (1, 10)
     )
+    with load.busy_cpus():
+        busy = load.measure(
+            "requests",
+            *_REQUEST,
+            *("--connections", str(STORM_ESTABLISHED), "--rate", str(STORM_REQUEST_RATE)),
+            *_tls(load),
+            port=port,
+            seconds=settings.seconds,
+            warm_up=settings.warm_up,
+        )
+    p99_busy = busy["latency_us"]["p99"]
     goodput = [report["storm"]["goodput_per_second"] for report in (once, tenfold)]
     storm = tenfold["storm"]
     # Those that were due and could not be sent are the load's failure, not the server's.
@@ -222,15 +248,17 @@ def _storm(load: Load, settings: Settings) -> Taken:
         {
             "storm_capacity": handshakes_per_second,
             "storm_p99_quiet": tenfold["quiet"]["latency_us"]["p99"],
+            "storm_p99_busy": p99_busy,
             "storm_p99_1": once["storm"]["latency_us"]["p99"],
             "storm_p99_10": tenfold["storm"]["latency_us"]["p99"],
             "storm_p99_ratio": tenfold["ratio_p99"],
+            "storm_p99_busy_ratio": storm["latency_us"]["p99"] / p99_busy,
             "storm_offered_10": came / handshakes_per_second,
             "storm_goodput_1": goodput[0],
             "storm_goodput_10": goodput[1],
             "storm_goodput_ratio": goodput[1] / goodput[0] if goodput[0] else 0.0,
         },
-        {"capacity": capacity, "once": once, "tenfold": tenfold},
+        {"capacity": capacity, "busy": busy, "once": once, "tenfold": tenfold},
     )
 
 
@@ -263,6 +291,7 @@ ALL = {
         Measurement("bulk_up", _bulk("bulk_up", "up"), for_plain=True),
         Measurement("request", _requests, for_plain=True),
         Measurement("idle", _idle, for_plain=True),
+        Measurement("workers", _workers),
         Measurement("storm", _storm),
         Measurement("latency", _latency, for_plain=True, one_core=False),
     )

@@ -22,6 +22,10 @@ class Failed(Exception):
     """A program did not do what it was started for; the text says which and why."""
 
 
+class Unsupported(Exception):
+    """What is to be measured is not there, and nothing is wrong with that."""
+
+
 def descriptor_limit() -> int:
     """The hard limit of RLIMIT_NOFILE, which every program started here gets."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -15,9 +15,8 @@ from .measurements import (
     Measurement,
     Settings,
     Taken,
-    Unsupported,
 )
-from .processes import Failed, Processes
+from .processes import Failed, Processes, Unsupported
 from .result import FORMAT, Result
 from .scene import Scene
 from .servers import Server

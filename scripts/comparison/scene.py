@@ -89,6 +89,8 @@ class Scene:
     load_cpus: list[int]
     #: Connections that a server must be able to hold at once, beside some more.
     idle_connections: int
+    #: The bench `scaling`, if it was built.
+    scaling: Path | None = None
     _ports: dict[str, int] = field(default_factory=dict)
 
     def port(self, name: str) -> int:

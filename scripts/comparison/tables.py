@@ -1,6 +1,6 @@
 """A result as Markdown: each section of a document by its name."""
 
-from .figures import ALL, COSTS, COSTS_OF_ONE_SUITE, LATENCY, STORM, Figure
+from .figures import ALL, COSTS, COSTS_OF_ONE_SUITE, LATENCY, STORM, WORKERS, Figure
 from .goals import FOREBAY, GOALS, HAPROXY, Goal
 from .result import Result, Summary
 
@@ -111,6 +111,10 @@ def _spread(figure: Figure, summary: Summary | None) -> str:
     return f"{figure.text(summary.median)} ({least}–{greatest})"
 
 
+def workers(result: Result) -> str:
+    return _by_server(result, WORKERS)
+
+
 def storm(result: Result) -> str:
     return _by_server(result, STORM)
 
@@ -193,6 +197,7 @@ SECTIONS = {
     "servers": servers,
     "goals": goals,
     "spread": spread,
+    "workers": workers,
     "storm": storm,
     "latency": latency,
     "machine": machine,

@@ -9,6 +9,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from comparison.processes import Failed
+
 #: Functions of `benches/instructions/counted.rs`: each entry and exit toggles the count.
 _TOGGLES = ("*toggle_counted*", "*toggle_uncounted*")
 
@@ -23,10 +25,6 @@ _FILE_OF_CALLEE = re.compile(r"(?:cfl|cfi)=\((\d+)\) (.*)$")
 
 #: A position, absolute or relative to the one before, and the instructions there.
 _COST = re.compile(r"[+*-]?\d* (\d+)$")
-
-
-class Failed(Exception):
-    """A program could not be run, or did not do its work."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,11 @@ import unittest
 from dataclasses import asdict
 from pathlib import Path
 
+from comparison import build
+from comparison.processes import Failed
+
 from . import callgrind, verdict
-from .callgrind import Count, Failed
+from .callgrind import Count
 
 _DESCRIPTION = """\
 Counts the instructions of fixed pieces of work (benches/instructions) under callgrind, which
@@ -24,8 +27,7 @@ no noise of the machine moves, and compares them with benches/instructions/basel
 becomes dearer in forebay and rustls. Needs valgrind. It takes a minute and the build.
 """
 
-_ROOT = Path(__file__).resolve().parents[2]
-_BASELINE = _ROOT / "benches" / "instructions" / "baseline.json"
+_BASELINE = build.ROOT / "benches" / "instructions" / "baseline.json"
 
 
 def main(arguments: list[str]) -> int:
@@ -49,7 +51,7 @@ def main(arguments: list[str]) -> int:
 def _count(*, accept: bool) -> int:
     if shutil.which("valgrind") is None:
         raise Failed("valgrind is missing: install the package of that name")
-    program = _build()
+    program = build.bench("instructions")
     names = subprocess.run([program, "list"], stdout=subprocess.PIPE, text=True, check=True)
     now = {work: callgrind.count(program, work) for work in names.stdout.split()}
     tools = {"rustc": _rustc(), "valgrind": callgrind.version()}
@@ -73,20 +75,6 @@ def _count(*, accept: bool) -> int:
         print("If that is justified: scripts/instructions --accept, and say why in the commit")
         return 1
     return 0
-
-
-def _build() -> Path:
-    """Builds the works as a release is built; where they are."""
-    command = ["cargo", "bench", "--locked", "--no-run", "--bench", "instructions"]
-    command += ["--message-format", "json-render-diagnostics"]
-    done = subprocess.run(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise Failed("the works cannot be built")
-    for line in reversed(done.stdout.splitlines()):
-        message = json.loads(line)
-        if message.get("executable") and message["target"]["name"] == "instructions":
-            return Path(message["executable"])
-    raise Failed("cargo names no executable")
 
 
 def _rustc() -> str:
