@@ -10,6 +10,7 @@ use super::run::print;
 use super::{ExitStatus, SUCCESS, WRONG_INPUT};
 use crate::config::{self, Finding};
 use crate::control::prepare::{self, CertificateSource, Preparer};
+use crate::control::session_keys::SessionKeys;
 use crate::control::start::place;
 use crate::control::switches;
 
@@ -46,7 +47,7 @@ fn print_facts(file: &Path) -> ExitStatus {
 
 fn check_all(file: &Path) -> ExitStatus {
     let (settings, mut findings) = config::load_in_part(file);
-    let mut preparer = Preparer::new(CertificateSource::Files);
+    let preparer = Preparer::new(CertificateSource::Files, SessionKeys::default());
     match &settings {
         None => {}
         // What depends on several keys would be misjudged; a file stands for itself.

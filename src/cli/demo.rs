@@ -106,6 +106,7 @@ fn settings(arguments: &Arguments, backend: PathBuf) -> Settings {
             unknown_sni: UnknownServerName::Default,
             // The backend speaks nothing else.
             alpn: vec!["http/1.1".to_owned()],
+            session_domain: None,
             pool: 0,
             policy,
         }],
@@ -138,6 +139,7 @@ fn announce(running: &Running) {
 mod tests {
     use super::*;
     use crate::control::prepare::{Preparer, addresses};
+    use crate::control::session_keys::SessionKeys;
 
     #[test]
     fn the_demos_settings_make_a_configuration_with_either_library() {
@@ -146,7 +148,8 @@ mod tests {
             let arguments = Arguments { port: 0, admin, provider };
             let settings = settings(&arguments, PathBuf::from("/tmp/backend.sock"));
             let certificate = self_signed(&[SERVER_NAME], provider).expect("a certificate");
-            let mut preparer = Preparer::new(CertificateSource::InMemory(vec![certificate]));
+            let source = CertificateSource::InMemory(vec![certificate]);
+            let preparer = Preparer::new(source, SessionKeys::default());
             let (prepared, findings) = preparer.prepare(&settings, &addresses(&settings), 1);
             assert!(findings.is_empty(), "{findings:?}");
             assert_eq!(prepared.expect("a configuration").snapshot.listeners.len(), 1);

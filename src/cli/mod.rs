@@ -11,6 +11,7 @@ mod check;
 mod demo;
 mod facts;
 mod run;
+mod ticket_secret;
 
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -63,6 +64,9 @@ enum Command {
     Check(check::Arguments),
     /// Run with a self-signed certificate and a backend of its own, without any file
     Demo(demo::Arguments),
+    /// Make, rotate or inspect the file of secrets that a tier's session tickets are
+    /// sealed with
+    TicketSecret(ticket_secret::Arguments),
 }
 
 /// Runs the command line.
@@ -71,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
+        Command::TicketSecret(arguments) => ticket_secret::ticket_secret(&arguments),
     };
     ExitCode::from(status.0)
 }
@@ -92,6 +97,9 @@ mod tests {
             &["check", "--config", "forebay.toml"],
             &["check", "-c", "forebay.toml", "--facts"],
             &["demo"],
+            &["ticket-secret", "generate", "--ratchet", "--epoch", "3600", "tier.secrets"],
+            &["ticket-secret", "rotate", "--delay", "0", "--keep", "2", "tier.secrets"],
+            &["ticket-secret", "inspect", "tier.secrets"],
             &["demo", "--port", "0", "--admin", "[::1]:0", "--provider", "ring"],
         ] {
             assert!(parse(arguments).is_ok(), "{arguments:?}");
@@ -105,6 +113,8 @@ mod tests {
             &["serve"],
             &["demo", "--provider", "openssl"],
             &["demo", "--port", "70000"],
+            &["ticket-secret", "rotate", "--keep", "1", "tier.secrets"],
+            &["ticket-secret", "generate"],
             &[],
         ] {
             let error = parse(arguments).expect_err("wrong");

@@ -37,6 +37,11 @@ pub struct ListenerSettings {
     /// protocols that the pool speaks, in order of preference, such as
     /// `["h2", "http/1.1"]`. Clients that offer only others are refused (RFC 7301).
     pub alpn: Vec<String>,
+    /// `session_domain = "text"`, default absent, which stands for the names in the
+    /// listener's certificates: sessions are resumed by every listener, on any node with
+    /// the same secrets, that has the same domain. To be set where nodes have certificates
+    /// with names of their own beside the shared ones.
+    pub session_domain: Option<String>,
     /// `pool = "name"`, required; here its index in `Settings::pools`: where the
     /// plaintext goes.
     pub pool: usize,
@@ -61,6 +66,7 @@ pub(super) const KEYS: &[&str] = &[
     "default_certificate",
     "unknown_sni",
     "alpn",
+    "session_domain",
     "pool",
     "minimum_version",
     "cipher_suites",
@@ -137,6 +143,8 @@ fn read(
             |item, report| item.choice(report, &UNKNOWN_SNI),
         ),
         alpn: section.value(report, "alpn", Vec::new(), |item, report| read_alpn(report, item)),
+        session_domain: section
+            .optional(report, "session_domain", |item, report| super::pool::name(report, item)),
         pool: section
             .required(report, "pool", "write pool = \"name\" of a [[pool]]", |item, report| {
                 read_pool(report, item, pools)

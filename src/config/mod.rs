@@ -11,8 +11,8 @@
 //! (addresses to bind, certificates to open) keep their [`Place`], so that those
 //! failures are reported in the same form.
 //!
-//! One file a section: `engine`, `handshake`, `limits`, `timeouts`, `tls`, `log`,
-//! `admin`, `listener`, `pool`. Each holds the section's keys with default, unit and
+//! One file a section: `engine`, `handshake`, `limits`, `timeouts`, `tls`,
+//! `session`, `log`, `admin`, `listener`, `pool`. Each holds the section's keys with default, unit and
 //! effect, and their reading. A commented file with every key is
 //! `docs/examples/forebay.toml`.
 //!
@@ -32,6 +32,7 @@ pub mod log;
 pub mod pool;
 mod report;
 mod resolve;
+pub mod session;
 mod suggest;
 pub mod timeouts;
 pub mod tls;
@@ -52,6 +53,7 @@ pub use listener::ListenerSettings;
 pub use log::LogSettings;
 pub use pool::{BackendAddress, PoolSettings};
 pub use resolve::{resolve, resolve_with};
+pub use session::SessionSettings;
 pub use timeouts::TimeoutSettings;
 pub use tls::{TlsPolicy, TlsSettings};
 
@@ -73,6 +75,8 @@ pub struct Settings {
     pub timeouts: TimeoutSettings,
     /// `[tls]`
     pub tls: TlsSettings,
+    /// `[session]`
+    pub session: SessionSettings,
     /// `[log]`
     pub log: LogSettings,
     /// `[admin]`
@@ -165,12 +169,13 @@ fn parse_in_part(text: &str, path: &Path) -> (Option<Settings>, Vec<Finding>) {
 }
 
 /// Every table of the file with its keys: what can be written where.
-const TABLES: [(&str, &[&str]); 9] = [
+const TABLES: [(&str, &[&str]); 10] = [
     ("engine", engine::KEYS),
     ("handshake", handshake::KEYS),
     ("limits", limits::KEYS),
     ("timeouts", timeouts::KEYS),
     ("tls", tls::KEYS),
+    ("session", session::KEYS),
     ("log", log::KEYS),
     ("admin", admin::KEYS),
     ("listener", listener::KEYS),
@@ -195,6 +200,7 @@ fn read_document(report: &mut Report<'_>, document: &DeTable<'_>, path: &Path) -
         engine,
         limits: limits::read(report, &root),
         timeouts: timeouts::read(report, &root),
+        session: session::read(report, &root, directory),
         log: log::read(report, &root),
         admin: admin::read(report, &root),
         tls,

@@ -319,6 +319,8 @@ fn each_default_is_what_the_example_says() {
     assert_eq!(as_is.limits, written_out.limits);
     assert_eq!(as_is.timeouts, written_out.timeouts);
     assert_eq!(as_is.tls, written_out.tls);
+    assert_eq!(as_is.session.epoch, written_out.session.epoch);
+    assert_eq!(as_is.session.overlap, written_out.session.overlap);
     assert_eq!(as_is.log, written_out.log);
     assert_eq!(as_is.listeners[0].unknown_sni, written_out.listeners[0].unknown_sni);
     assert_eq!(as_is.pools[0].balance, written_out.pools[0].balance);
@@ -335,6 +337,31 @@ fn the_example_shows_every_key() {
             let inherited = table == "listener" && tls::KEYS.contains(key);
             assert!(inherited || shown.contains_key(*key), "{table}.{key} is not shown");
         }
+    }
+}
+
+#[test]
+fn ticket_secrets_are_one_file_or_several_relative_to_the_configuration() {
+    let read = |text: &str| settings(&format!("{MINIMAL}\n[session]\n{text}")).session;
+    let paths = |text: &str| -> Vec<PathBuf> {
+        read(text).secrets.into_iter().map(|path| path.value).collect()
+    };
+    assert_eq!(paths("secrets = \"a\""), [Path::new("/etc/forebay/a")]);
+    assert_eq!(paths("secrets = [\"a\", \"/b\"]"), [Path::new("/etc/forebay/a"), Path::new("/b")]);
+    let overlap = read("epoch = \"1h\"").overlap;
+    assert_eq!(overlap, Duration::from_secs(3_600), "as long as the epoch");
+}
+
+#[test]
+fn tickets_do_not_outlive_the_next_epoch_or_seven_days() {
+    for (text, wanted) in [
+        ("epoch = \"8d\"", "from \"1s\" to \"7d\""),
+        ("epoch = \"1h\"\noverlap = \"2h\"", "from \"1s\" to \"1h\""),
+        ("epoch = \"1500ms\"", "not a whole number of seconds"),
+        ("secrets = []", "0 files are listed"),
+    ] {
+        let told = told_exactly(&format!("{MINIMAL}\n[session]\n{text}"));
+        assert!(told.contains(wanted) && told.contains("session."), "{text}: {told}");
     }
 }
 
@@ -386,7 +413,7 @@ fn an_unknown_table_is_told_the_nearest() {
     assert_eq!(
         told("[zzz]"),
         "1:2: error: zzz: unknown table; the tables are [engine], [handshake], [limits], \
-         [timeouts], [tls], [log], [admin], [[listener]] or [[pool]]"
+         [timeouts], [tls], [session], [log], [admin], [[listener]] or [[pool]]"
     );
 }
 

@@ -36,6 +36,7 @@ use crate::engine::metrics::{CIPHER_SUITES, EndReason, EngineMetrics, GROUPS, Sh
 use crate::handshake::metrics::WorkerMetrics;
 use crate::handshake::{CostClass, FailureReason};
 use crate::metrics::{HISTOGRAM_BUCKETS, Histogram};
+use crate::tls::tickets::uses::Refused;
 use control_cells::ControlCells;
 
 /// The form of the page.
@@ -418,6 +419,15 @@ impl Forebay {
             let mut family = print.family(name, help, MetricType::Counter)?;
             for (number, worker) in workers.iter().enumerate() {
                 family.count(&[("worker", number.to_string().as_str())], cell(worker).value())?;
+            }
+        }
+        let help = "Session tickets that resumed no session, by cause";
+        let mut family = print.family("session_tickets_refused", help, MetricType::Counter)?;
+        for (number, worker) in workers.iter().enumerate() {
+            let number = number.to_string();
+            for (cause, cell) in Refused::ALL.iter().zip(&worker.tickets_refused) {
+                let labels = [("worker", number.as_str()), ("cause", cause.label())];
+                family.count(&labels, cell.value())?;
             }
         }
         let name = "handshake_queue_wait_seconds";

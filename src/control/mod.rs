@@ -16,6 +16,8 @@ pub mod metrics;
 pub mod prepare;
 pub mod rate_limit;
 pub mod reload;
+pub mod secret_files;
+pub mod session_keys;
 pub mod shed_log;
 pub mod signals;
 pub mod start;

@@ -6,22 +6,20 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::server::ProducesTickets;
-
 use super::metrics::CertificateExpiry;
+use super::session_keys::{SessionKeys, Staged};
 use super::supervise::Reloaded;
 use crate::config::{self, Finding, ListenerSettings, Located, Settings};
 use crate::engine::snapshot::{ClientLimits, Listener, Records, Snapshot, Timeouts};
-use crate::tls::CryptoLibrary;
 use crate::tls::certificates::{self, LoadedCertificate, Severity};
 use crate::tls::policy::{DefaultCertificate, Policy, PolicySettings};
-use crate::tls::tickets;
+use crate::tls::tickets::DomainId;
 
 /// Where listeners get their certificates from.
 #[derive(Debug)]
@@ -55,24 +53,14 @@ pub fn addresses(settings: &Settings) -> Vec<Bound> {
 #[derive(Debug)]
 pub struct Preparer {
     source: CertificateSource,
-    /// Ticket keys by security domain: sessions survive a reload that leaves the domain
-    /// as it is, and never cross into another.
-    ticket_keys: HashMap<TicketDomain, Arc<dyn ProducesTickets>>,
-}
-
-/// What must be equal for a session to be resumed: the listener and the names that its
-/// certificates stand for. A renewed certificate is the same domain.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct TicketDomain {
-    listener: String,
-    library: CryptoLibrary,
-    names: Vec<String>,
+    session_keys: SessionKeys,
 }
 
 impl Preparer {
-    /// A preparer with certificates from `source`.
-    pub fn new(source: CertificateSource) -> Self {
-        Self { source, ticket_keys: HashMap::new() }
+    /// A preparer with certificates from `source`, whose configurations take their ticket
+    /// keys from `session_keys`.
+    pub fn new(source: CertificateSource, session_keys: SessionKeys) -> Self {
+        Self { source, session_keys }
     }
 
     /// Loads and builds everything that `settings` ask for. Engines get one listener
@@ -80,14 +68,14 @@ impl Preparer {
     ///
     /// Returns every finding, and the outcome if none of them is an error.
     pub fn prepare(
-        &mut self,
+        &self,
         settings: &Settings,
         bound: &[Bound],
         generation: u64,
     ) -> (Option<Reloaded<Snapshot>>, Vec<Finding>) {
         let mut findings = Vec::new();
         let mut expiries = Vec::new();
-        let mut ticket_keys = HashMap::new();
+        let mut staged = self.session_keys.stage(settings, &mut findings);
         let mut policies = Vec::new();
         for listener in &settings.listeners {
             let errors_before = errors(&findings);
@@ -98,7 +86,11 @@ impl Preparer {
                 policies.push(None);
                 continue;
             }
-            let policy = self.policy(settings, listener, loaded, &mut ticket_keys);
+            let Some(staged) = &mut staged else {
+                policies.push(None);
+                continue;
+            };
+            let policy = self.policy(settings, listener, loaded, staged);
             policies.push(policy.map_err(|finding| findings.push(*finding)).ok());
         }
         let pools = config::resolve(settings).unwrap_or_else(|unresolved| {
@@ -106,10 +98,10 @@ impl Preparer {
             Vec::new()
         });
         let listeners = listeners(settings, bound, &policies, &mut findings);
-        if findings.iter().any(Finding::is_error) {
+        let Some(staged) = staged.filter(|_| !findings.iter().any(Finding::is_error)) else {
             return (None, findings);
-        }
-        self.ticket_keys = ticket_keys;
+        };
+        self.session_keys.put_in_force(staged);
         // Two listeners may show the same certificate.
         expiries.sort();
         expiries.dedup();
@@ -183,7 +175,7 @@ impl Preparer {
         settings: &Settings,
         listener: &ListenerSettings,
         certificates: Vec<LoadedCertificate>,
-        ticket_keys: &mut HashMap<TicketDomain, Arc<dyn ProducesTickets>>,
+        staged: &mut Staged,
     ) -> Result<Arc<Policy>, Box<Finding>> {
         let place = listener.certificates.first().map(|first| first.place.clone());
         let place = place.unwrap_or_default();
@@ -192,18 +184,15 @@ impl Preparer {
             return Err(fail(format!("listener {:?} has no certificate", listener.name)));
         }
         let library = settings.tls.provider;
-        let mut names: Vec<String> = certificates
-            .iter()
-            .flat_map(|certificate| certificate.names.iter().map(ToString::to_string))
-            .collect();
-        names.sort();
-        names.dedup();
-        let domain = TicketDomain { listener: listener.name.clone(), library, names };
-        let tickets = match self.ticket_keys.get(&domain) {
-            Some(tickets) => Arc::clone(tickets),
-            None => tickets::per_process(library).map_err(|error| fail(error.to_string()))?,
+        let domain = match &listener.session_domain {
+            Some(name) => DomainId::named(name),
+            None => {
+                let names = certificates.iter().flat_map(|certificate| &certificate.names);
+                let names: Vec<String> = names.map(ToString::to_string).collect();
+                DomainId::of_names(names.iter().map(String::as_str))
+            }
         };
-        ticket_keys.insert(domain, Arc::clone(&tickets));
+        let tickets = self.session_keys.ring(staged, domain);
 
         let policy = &listener.policy;
         Policy::new(PolicySettings {

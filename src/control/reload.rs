@@ -19,7 +19,7 @@ pub type Reloader = Box<dyn FnMut(u64) -> Option<Reloaded<Snapshot>>>;
 pub fn reloader(
     file: Option<PathBuf>,
     at_start: Settings,
-    mut preparer: Preparer,
+    preparer: Preparer,
     bound: Vec<Bound>,
 ) -> Reloader {
     Box::new(move |generation| {

@@ -28,6 +28,7 @@ use super::listeners::{self, ListenError, Listening};
 use super::metrics::{Certificates, Page, Sizes, Sources};
 use super::prepare::{self, Bound, CertificateSource, Preparer};
 use super::reload::{self, Reloader};
+use super::session_keys::SessionKeys;
 use super::signals::Signals;
 use super::supervise::{Ended, EngineControl, Order, RunningEngine, Supervisor};
 use super::switches;
@@ -150,7 +151,8 @@ pub fn start(start: Start) -> Result<Running, StartError> {
     // Before the keys are read.
     let memory_locked = limits::lock_memory(settings.engine.lock_memory)?;
 
-    let mut preparer = Preparer::new(certificates);
+    let session_keys = SessionKeys::default();
+    let preparer = Preparer::new(certificates, session_keys.clone());
     let (prepared, findings) = preparer.prepare(&settings, &bound, 1);
     let Some(prepared) = prepared else { return Err(StartError::Configuration(findings)) };
     reload::log_findings(&findings);
@@ -245,6 +247,7 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         certificates,
         event_log: EventLog::new(event_sources, failures_per_second, Moment::now()),
         drain_timeout: prepared.drain_timeout,
+        session_keys,
         reload: reload::reloader(file, settings, preparer, bound),
     };
     if let Some(admin) = &admin {

@@ -23,6 +23,7 @@ use super::event_log::EventLog;
 use super::lifecycle::{Lifecycle, Stage};
 use super::metrics::control_cells::ControlCells;
 use super::metrics::{CertificateExpiry, Certificates};
+use super::session_keys::SessionKeys;
 use super::signals::Requests;
 use crate::clock::Moment;
 
@@ -91,6 +92,8 @@ pub struct Supervisor<Control: EngineControl, Reload> {
     pub cells: Arc<ControlCells>,
     /// Where the metrics page reads the certificates.
     pub certificates: Arc<Certificates>,
+    /// Ticket keys, which change with time and with their files.
+    pub session_keys: SessionKeys,
     /// Writes what engines report.
     pub event_log: EventLog,
     /// How long a drain may take.
@@ -171,6 +174,7 @@ where
             let dropped = self.event_log.dropped();
             self.cells.events_dropped.add(dropped - self.cells.events_dropped.value());
 
+            self.session_keys.look_after(&self.cells);
             if requests.reload {
                 self.reload(phase);
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{CostClass, ShedReason};
 use crate::metrics::{Counter, Histogram};
+use crate::tls::tickets::uses::{self, Refused};
 
 /// The cells of one worker.
 #[derive(Debug, Default)]
@@ -19,6 +20,14 @@ pub struct WorkerMetrics {
     pub shed_client_gone: [Counter; CostClass::ALL.len()],
     /// Times the worker took the newest task because the oldest had waited too long.
     pub newest_first: Counter,
+    /// Session tickets that clients offered.
+    pub tickets_offered: Counter,
+    /// Tickets that resumed a session.
+    pub tickets_accepted: Counter,
+    /// Tickets accepted that were issued in what is the future here.
+    pub tickets_ahead: Counter,
+    /// Tickets that did not resume one, by [`Refused`] index.
+    pub tickets_refused: [Counter; Refused::ALL.len()],
     /// Time from submission to the start of the step.
     pub queue_wait: Histogram,
     /// Time the step took.
@@ -26,11 +35,21 @@ pub struct WorkerMetrics {
 }
 
 impl WorkerMetrics {
-    /// Counts a step that was run.
+    /// Counts a step that was run, on the thread that ran it.
     pub(super) fn ran(&self, class: CostClass, queue_wait: Duration, work: Duration) {
         self.steps[class as usize].increment();
         self.queue_wait.record(queue_wait);
         self.step_time.record(work);
+        let tickets = uses::take();
+        if tickets.offered() == 0 {
+            return;
+        }
+        self.tickets_offered.add(tickets.offered().into());
+        self.tickets_accepted.add(tickets.opened.into());
+        self.tickets_ahead.add(tickets.ahead.into());
+        for (cell, refused) in self.tickets_refused.iter().zip(tickets.refused) {
+            cell.add(refused.into());
+        }
     }
 
     /// Counts a task that was dropped.

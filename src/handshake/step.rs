@@ -31,6 +31,7 @@ use super::{
 use crate::tls::record::{DirectionKeys, HEADER_BYTES, KeysError, Opener, Sealer};
 use crate::tls::secrets::{self, TrafficSecrets};
 use crate::tls::server_name::ServerName;
+use crate::tls::tickets::uses;
 use crate::tls::{CryptoLibrary, Refusal, Version};
 
 /// Takes the handshake of `task` as far as its input allows, and says in
@@ -81,6 +82,8 @@ fn advance(task: &mut Task) -> Result<Progress, HandshakeFailure> {
     task.fed_bytes = window.finish();
     // On every way out: what stays behind would be taken for the next client's.
     task.secrets = secrets::take().or(task.secrets.take());
+
+    uses::resumed(connection.handshake_kind() == Some(HandshakeKind::Resumed));
 
     let answered = task.output.len() > output_bytes_before;
     // A HelloRetryRequest answers without a key exchange: the second ClientHello will

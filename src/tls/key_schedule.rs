@@ -35,7 +35,7 @@ impl<const CAPACITY: usize> SecretBytes<CAPACITY> {
     }
 
     /// `length` zeros to be filled in; `None` if that is more than `CAPACITY`.
-    fn zeros(length: usize) -> Option<Self> {
+    pub(super) fn zeros(length: usize) -> Option<Self> {
         if length > CAPACITY {
             return None;
         }
@@ -52,7 +52,8 @@ impl<const CAPACITY: usize> SecretBytes<CAPACITY> {
         self.length as usize
     }
 
-    fn as_mut_slice(&mut self) -> &mut [u8] {
+    /// The secret, to be filled in.
+    pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
         &mut self.bytes[..usize::from(self.length)]
     }
 }
@@ -133,7 +134,19 @@ fn expand_label(
     // No output here is longer than a hash, so the first byte of the length is 0.
     let length = [0, output.len() as u8];
     let label_length = [(PREFIX.len() + label.len()) as u8];
-    let info: [&[u8]; 5] = [&length, &label_length, PREFIX, label, &[0]];
+    hkdf_expand(library, hash, secret, &[&length, &label_length, PREFIX, label, &[0]], output);
+}
+
+/// HKDF-Expand (RFC 5869 section 2.3) of the concatenated `info` into `output`, at most
+/// 48 bytes.
+pub(super) fn hkdf_expand(
+    library: CryptoLibrary,
+    hash: Hash,
+    secret: &[u8],
+    info: &[&[u8]],
+    output: &mut [u8],
+) {
+    debug_assert!(output.len() <= 48);
     // HKDF-Expand fails only for more than 255 hashes of output (RFC 5869 section 2.3).
     const PROOF: &str = "an output of at most 48 bytes is within the 255 hashes of HKDF-Expand";
     match library {
@@ -150,7 +163,7 @@ fn expand_label(
                 Hash::Sha384 => hkdf::HKDF_SHA384,
             };
             hkdf::Prk::new_less_safe(algorithm, secret)
-                .expand(&info, Length(output.len()))
+                .expand(info, Length(output.len()))
                 .expect(PROOF)
                 .fill(output)
                 .expect(PROOF);
@@ -168,7 +181,7 @@ fn expand_label(
                 Hash::Sha384 => hkdf::HKDF_SHA384,
             };
             hkdf::Prk::new_less_safe(algorithm, secret)
-                .expand(&info, Length(output.len()))
+                .expand(info, Length(output.len()))
                 .expect(PROOF)
                 .fill(output)
                 .expect(PROOF);

@@ -19,4 +19,14 @@ pub struct ControlCells {
     pub draining: Gauge,
     /// Engine events that found their queue full.
     pub events_dropped: Counter,
+    /// The number of the current ticket epoch, by this node's clock.
+    pub session_epoch: Gauge,
+    /// Ticket secrets in force.
+    pub session_secrets: Gauge,
+    /// 1 while every file of secrets is in force as it is, 0 if one cannot be used.
+    pub session_secrets_usable: Gauge,
+    /// Times a changed file of secrets was put in force.
+    pub session_secret_changes: Counter,
+    /// Failures to write a ratchet to its file.
+    pub session_ratchet_failures: Counter,
 }

@@ -19,6 +19,14 @@ pub(super) const CONTROL_COUNTERS: &[Family<ControlCells, Counter>] = &[
     ("events_dropped", "Events for the log that found their queue full", |cells| {
         &cells.events_dropped
     }),
+    (
+        "session_secret_changes",
+        "Times a changed file of ticket secrets was put in force",
+        |cells| &cells.session_secret_changes,
+    ),
+    ("session_ratchet_failures", "Failures to write a ratchet to its file", |cells| {
+        &cells.session_ratchet_failures
+    }),
 ];
 
 pub(super) const CONTROL_GAUGES: &[Family<ControlCells, Gauge>] = &[
@@ -36,6 +44,15 @@ pub(super) const CONTROL_GAUGES: &[Family<ControlCells, Gauge>] = &[
         |cells| &cells.last_reload_succeeded,
     ),
     ("draining", "1 while draining, else 0", |cells| &cells.draining),
+    ("session_epoch", "Number of the current ticket epoch, by this node's clock", |cells| {
+        &cells.session_epoch
+    }),
+    ("session_secrets", "Ticket secrets in force", |cells| &cells.session_secrets),
+    (
+        "session_secrets_usable",
+        "1 while every file of ticket secrets is in force as it is, 0 if one cannot be used",
+        |cells| &cells.session_secrets_usable,
+    ),
 ];
 
 pub(super) const ENGINE_COUNTERS: &[Family<EngineMetrics, Counter>] = &[
@@ -76,8 +93,21 @@ pub(super) const ENGINE_GAUGES: &[Family<EngineMetrics, Gauge>] = &[
     ("buffers_in_use", "Pool buffers in use now", |engine| &engine.buffers_in_use),
 ];
 
-pub(super) const WORKER_COUNTERS: &[Family<WorkerMetrics, Counter>] = &[(
-    "handshake_newest_first",
-    "Times the newest step was taken because the oldest had waited too long",
-    |worker| &worker.newest_first,
-)];
+pub(super) const WORKER_COUNTERS: &[Family<WorkerMetrics, Counter>] = &[
+    (
+        "handshake_newest_first",
+        "Times the newest step was taken because the oldest had waited too long",
+        |worker| &worker.newest_first,
+    ),
+    ("session_tickets_offered", "Session tickets that clients offered", |worker| {
+        &worker.tickets_offered
+    }),
+    ("session_tickets_accepted", "Session tickets that resumed a session", |worker| {
+        &worker.tickets_accepted
+    }),
+    (
+        "session_tickets_ahead",
+        "Session tickets that opened and were issued over 2 s in the future",
+        |worker| &worker.tickets_ahead,
+    ),
+];

@@ -305,12 +305,17 @@ fn every_cell_of_a_worker_is_on_the_page() {
         shed_expired,
         shed_client_gone,
         newest_first,
+        tickets_offered,
+        tickets_accepted,
+        tickets_ahead,
+        tickets_refused,
         queue_wait,
         step_time,
     } = &*fixture.workers[0];
     let mut marks = Marks::default();
     let shed = shed_queue_full.iter().chain(shed_expired).chain(shed_client_gone);
-    for cell in steps.iter().chain(shed).chain([newest_first]) {
+    let tickets = tickets_refused.iter().chain([tickets_offered, tickets_accepted, tickets_ahead]);
+    for cell in steps.iter().chain(shed).chain([newest_first]).chain(tickets) {
         marks.counter(cell);
     }
     for histogram in [queue_wait, step_time] {
@@ -332,13 +337,31 @@ fn every_cell_of_the_control_thread_is_on_the_page() {
         last_reload_succeeded,
         draining,
         events_dropped,
+        session_epoch,
+        session_secrets,
+        session_secrets_usable,
+        session_secret_changes,
+        session_ratchet_failures,
     } = &*fixture.control;
     let mut marks = Marks::default();
-    for cell in [reloads_succeeded, reloads_failed, events_dropped] {
+    for cell in [
+        reloads_succeeded,
+        reloads_failed,
+        events_dropped,
+        session_secret_changes,
+        session_ratchet_failures,
+    ] {
         marks.counter(cell);
     }
-    for cell in [snapshot_generation, snapshot_loaded_unix_seconds, last_reload_succeeded, draining]
-    {
+    for cell in [
+        snapshot_generation,
+        snapshot_loaded_unix_seconds,
+        last_reload_succeeded,
+        draining,
+        session_epoch,
+        session_secrets,
+        session_secrets_usable,
+    ] {
         marks.gauge(cell);
     }
     let read = read(&fixture.page.print(Format::OpenMetrics));
@@ -495,7 +518,8 @@ fn the_manual_names_every_reason_and_class() {
     let failures = FailureReason::ALL.iter().map(|reason| reason.label());
     let classes = CostClass::ALL.iter().map(|class| class.label());
     let causes = ShedCause::ALL.iter().map(|cause| cause.label());
-    for label in ends.chain(failures).chain(classes).chain(causes) {
+    let tickets = Refused::ALL.iter().map(|cause| cause.label());
+    for label in ends.chain(failures).chain(classes).chain(causes).chain(tickets) {
         assert!(MANUAL.contains(&format!("`{label}`")), "{label}");
     }
 }

@@ -1,10 +1,14 @@
 //! With certificates in memory and on disk, and pools that need no resolver.
 
+use rustls::server::ProducesTickets;
+
 use super::*;
 use crate::config::{BackendAddress, PoolSettings};
 use crate::endpoint::Endpoint;
+use crate::tls::CryptoLibrary;
 use crate::tls::policy::UnknownServerName;
 use crate::tls::self_signed::self_signed;
+use crate::tls::tickets::KeyRing;
 use crate::upstream::{Balance, ProxyProtocol};
 
 fn address(port: u16) -> SocketAddr {
@@ -19,6 +23,7 @@ fn listener(name: &str, port: u16) -> ListenerSettings {
         default_certificate: None,
         unknown_sni: UnknownServerName::Default,
         alpn: Vec::new(),
+        session_domain: None,
         pool: 0,
         policy: config::TlsPolicy::new(CryptoLibrary::AwsLc),
     }
@@ -40,7 +45,7 @@ fn settings(listeners: Vec<ListenerSettings>) -> Settings {
 
 fn in_memory() -> Preparer {
     let certificate = self_signed(&["a.example"], CryptoLibrary::AwsLc).expect("a certificate");
-    Preparer::new(CertificateSource::InMemory(vec![certificate]))
+    Preparer::new(CertificateSource::InMemory(vec![certificate]), SessionKeys::default())
 }
 
 /// The errors among `findings`, as text.
@@ -93,7 +98,7 @@ fn everything_that_is_wrong_is_reported_at_once() {
     let mut two = listener("two", 2);
     two.certificates = vec![bad.into()];
     let settings = settings(vec![one, two]);
-    let mut preparer = Preparer::new(CertificateSource::Files);
+    let preparer = Preparer::new(CertificateSource::Files, SessionKeys::default());
     let (prepared, findings) = preparer.prepare(&settings, &addresses(&settings), 1);
     assert!(prepared.is_none());
     let errors = error_texts(&findings);
@@ -102,46 +107,61 @@ fn everything_that_is_wrong_is_reported_at_once() {
     assert!(errors[1].contains("none.pem"), "{errors:?}");
 }
 
-#[test]
-fn tickets_survive_a_reload_and_stay_within_their_listener() {
-    let settings = settings(vec![listener("one", 1), listener("two", 2)]);
-    let bound = addresses(&settings);
-    let mut preparer = in_memory();
-    preparer.prepare(&settings, &bound, 1).0.expect("a configuration");
-    let before = preparer.ticket_keys.clone();
-    preparer.prepare(&settings, &bound, 2).0.expect("a configuration");
-    assert_eq!(before.len(), 2);
-    let mut keys = before.values();
-    let (one, other) = (keys.next().expect("keys"), keys.next().expect("keys"));
-    assert!(!Arc::ptr_eq(one, other));
-    for (domain, key) in &before {
-        assert!(Arc::ptr_eq(key, &preparer.ticket_keys[domain]), "the same after the reload");
-    }
+/// The rings by domain.
+fn rings(preparer: &Preparer) -> std::collections::HashMap<DomainId, Arc<KeyRing>> {
+    preparer.session_keys.rings()
 }
 
 #[test]
-fn tickets_do_not_survive_other_names() {
+fn ticket_keys_survive_a_reload() {
+    let settings = settings(vec![listener("one", 1)]);
+    let bound = addresses(&settings);
+    let preparer = in_memory();
+    preparer.prepare(&settings, &bound, 1).0.expect("a configuration");
+    let before = rings(&preparer);
+    let ring = before.values().next().expect("a ring");
+    let ticket = ring.encrypt(b"session").expect("a ticket");
+    preparer.prepare(&settings, &bound, 2).0.expect("a configuration");
+    for (domain, ring) in &before {
+        assert!(Arc::ptr_eq(ring, &rings(&preparer)[domain]), "the same after the reload");
+    }
+    assert_eq!(ring.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+}
+
+#[test]
+fn listeners_with_the_same_names_are_one_domain_unless_one_has_its_own() {
+    let (one, two, mut three) = (listener("one", 1), listener("two", 2), listener("three", 3));
+    three.session_domain = Some("staging".to_owned());
+    let settings = settings(vec![one, two, three]);
+    let preparer = in_memory();
+    preparer.prepare(&settings, &addresses(&settings), 1).0.expect("a configuration");
+    assert_eq!(rings(&preparer).len(), 2);
+}
+
+#[test]
+fn other_names_are_another_domain() {
     let settings = settings(vec![listener("one", 1)]);
     let bound = addresses(&settings);
     let mut preparer = in_memory();
     preparer.prepare(&settings, &bound, 1).0.expect("a configuration");
-    let before: Vec<_> = preparer.ticket_keys.keys().cloned().collect();
+    let before = rings(&preparer);
     let other = self_signed(&["b.example"], CryptoLibrary::AwsLc).expect("a certificate");
     preparer.source = CertificateSource::InMemory(vec![other]);
     preparer.prepare(&settings, &bound, 2).0.expect("a configuration");
-    assert_eq!(preparer.ticket_keys.len(), 1);
-    assert!(!preparer.ticket_keys.contains_key(&before[0]));
+    let after = rings(&preparer);
+    assert_eq!(after.len(), 1);
+    assert!(after.keys().all(|domain| !before.contains_key(domain)));
 }
 
 #[test]
 fn a_reload_that_fails_keeps_the_ticket_keys() {
     let good = settings(vec![listener("one", 1)]);
     let bound = addresses(&good);
-    let mut preparer = in_memory();
+    let preparer = in_memory();
     preparer.prepare(&good, &bound, 1).0.expect("a configuration");
     let bad = settings(vec![listener("one", 9)]);
     assert!(preparer.prepare(&bad, &bound, 2).0.is_none());
-    assert_eq!(preparer.ticket_keys.len(), 1);
+    assert_eq!(rings(&preparer).len(), 1);
 }
 
 #[test]

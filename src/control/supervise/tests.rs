@@ -77,6 +77,7 @@ impl Fixture {
             lifecycle: Arc::clone(&self.lifecycle),
             cells: Arc::clone(&self.cells),
             certificates: Arc::default(),
+            session_keys: SessionKeys::default(),
             event_log: self.event_log.take().expect("one supervisor for each fixture"),
             drain_timeout: Duration::from_secs(5),
         }
