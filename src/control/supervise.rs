@@ -161,6 +161,8 @@ where
         let mut result = Ended::AsAsked;
         self.note_generation(1);
         self.cells.last_reload_succeeded.set(1);
+        // Before anybody reads the metrics: an alarm would be raised by the zeros.
+        self.session_keys.look_after(&self.cells);
         self.lifecycle.enter(Stage::Accepting);
         loop {
             let tick = if phase == Phase::Running { TICK } else { TICK_AT_END };
