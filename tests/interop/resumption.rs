@@ -18,7 +18,7 @@ with_each_provider!(
     openssl_resumes_in_both_versions,
     gnutls_resumes_in_both_versions,
     a_ticket_of_one_name_is_not_taken_under_another,
-    a_ticket_of_one_listener_is_not_taken_by_another,
+    a_ticket_of_one_domain_is_not_taken_in_another,
     a_ticket_of_another_process_is_not_taken_but_the_client_is_served,
 );
 
@@ -48,7 +48,7 @@ impl Stage {
             site::SMALL.to_owned(),
             site::provider(provider),
             site::listener(address, &[&certificate], "haproxy", ""),
-            site::listener(other_address, &[&other], "haproxy", ""),
+            site::listener(other_address, &[&other], "haproxy", "session_domain = \"other\""),
             site::pool("haproxy", &haproxy.endpoints()[0], "v2"),
         ]
         .concat();
@@ -136,7 +136,7 @@ fn a_ticket_of_one_name_is_not_taken_under_another(provider: &str) {
     }
 }
 
-fn a_ticket_of_one_listener_is_not_taken_by_another(provider: &str) {
+fn a_ticket_of_one_domain_is_not_taken_in_another(provider: &str) {
     let mut stage = Stage::new(provider);
     for version in VERSIONS {
         stage.openssl(version, stage.address, NAME, Keep::Store).assert_success(&[ANSWER]);
