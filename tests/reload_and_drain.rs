@@ -23,7 +23,7 @@ use support::forebay::{Forebay, PATIENCE};
 use support::load::Load;
 use support::ports::free_address;
 use support::scene::read_to_end;
-use support::tls_client::{self, TlsStream};
+use support::tls_client::{self, TlsStream, shown};
 
 /// Exchanges that are open while something happens to them.
 const AT_ONCE: usize = 40;
@@ -132,12 +132,6 @@ fn still_echoes(client: &mut TlsStream) {
     let mut back = [0; 10];
     client.read_exact(&mut back).expect("read");
     assert_eq!(&back, b"still here");
-}
-
-/// The certificate that the server showed.
-fn shown(client: &TlsStream) -> CertificateDer<'static> {
-    let chain = client.conn.peer_certificates().expect("after the handshake");
-    chain.first().expect("a certificate").clone().into_owned()
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn print_facts(file: &Path) -> ExitStatus {
 
 fn check_all(file: &Path) -> ExitStatus {
     let (settings, mut findings) = config::load_in_part(file);
-    let preparer = Preparer::new(CertificateSource::Files, SessionKeys::default());
+    let mut preparer = Preparer::new(CertificateSource::Files, SessionKeys::default());
     match &settings {
         None => {}
         // What depends on several keys would be misjudged; a file stands for itself.

@@ -149,7 +149,7 @@ mod tests {
             let settings = settings(&arguments, PathBuf::from("/tmp/backend.sock"));
             let certificate = self_signed(&[SERVER_NAME], provider).expect("a certificate");
             let source = CertificateSource::InMemory(vec![certificate]);
-            let preparer = Preparer::new(source, SessionKeys::default());
+            let mut preparer = Preparer::new(source, SessionKeys::default());
             let (prepared, findings) = preparer.prepare(&settings, &addresses(&settings), 1);
             assert!(findings.is_empty(), "{findings:?}");
             assert_eq!(prepared.expect("a configuration").snapshot.listeners.len(), 1);

@@ -148,6 +148,7 @@ fn every_key_reaches_its_setting() {
         cipher_suites = ["TLS_CHACHA20_POLY1305_SHA256"]
         groups = ["P-256", "X25519"]
         small_records = "64KiB"
+        keys_in_memory = 500
         strict_truncation = true
         [log]
         level = "debug"
@@ -235,6 +236,7 @@ fn every_key_reaches_its_setting() {
             provider: CryptoLibrary::Ring,
             policy: policy.clone(),
             small_records_bytes: 65_536,
+            keys_in_memory: 500,
             strict_truncation: true
         }
     );

@@ -24,6 +24,11 @@ pub struct TlsSettings {
     /// segment, which it can decrypt as they come; then records grow to 16 KiB, which
     /// cost less CPU. `"0B"`: large records from the start.
     pub small_records_bytes: u32,
+    /// `keys_in_memory = 1 to 1000000`, default 10000: of how many certificates chain and
+    /// key are kept in memory, about 6 KiB each, of all listeners together. Of the others
+    /// they are read from their files when a client asks for the name, and take the place
+    /// of those that nobody asked for lately.
+    pub keys_in_memory: usize,
     /// `strict_truncation = true | false`, default `false`: what a client means that ends
     /// the TCP stream without a close_notify alert. `false`: that it has finished sending,
     /// as many clients do; it is counted. `true`: that the stream was cut by someone
@@ -65,6 +70,7 @@ impl Default for TlsSettings {
             provider,
             policy: TlsPolicy::new(provider),
             small_records_bytes: 16 * 1024,
+            keys_in_memory: 10_000,
             strict_truncation: false,
         }
     }
@@ -76,6 +82,7 @@ pub(super) const KEYS: &[&str] = &[
     "cipher_suites",
     "groups",
     "small_records",
+    "keys_in_memory",
     "strict_truncation",
 ];
 
@@ -100,6 +107,12 @@ pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> TlsSettings {
                 let bytes = item.size(report, 0..=1 << 20)?;
                 u32::try_from(bytes).ok()
             },
+        ),
+        keys_in_memory: section.value(
+            report,
+            "keys_in_memory",
+            default.keys_in_memory,
+            |item, report| item.count(report, 1..=1_000_000),
         ),
         strict_truncation: section.value(
             report,

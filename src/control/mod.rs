@@ -23,3 +23,4 @@ pub mod signals;
 pub mod start;
 pub mod supervise;
 pub mod switches;
+pub mod watch;

@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,7 +17,8 @@ use super::session_keys::{SessionKeys, Staged};
 use super::supervise::Reloaded;
 use crate::config::{self, Finding, ListenerSettings, Located, Settings};
 use crate::engine::snapshot::{ClientLimits, Listener, Records, Snapshot, Timeouts};
-use crate::tls::certificates::{self, LoadedCertificate, Severity};
+use crate::tls::certificates::store::{Loading, Store};
+use crate::tls::certificates::{LoadedCertificate, Severity};
 use crate::tls::policy::{DefaultCertificate, Policy, PolicySettings};
 use crate::tls::tickets::DomainId;
 
@@ -49,10 +50,21 @@ pub fn addresses(settings: &Settings) -> Vec<Bound> {
     settings.listeners.iter().flat_map(of_listener).collect()
 }
 
+/// The files and directories that certificates come from.
+pub fn certificate_places(settings: &Settings) -> impl Iterator<Item = &Path> {
+    settings
+        .listeners
+        .iter()
+        .flat_map(|listener| listener.default_certificate.iter().chain(&listener.certificates))
+        .map(|place| place.value.as_path())
+}
+
 /// Prepares configurations for engines, one after the other.
 #[derive(Debug)]
 pub struct Preparer {
     source: CertificateSource,
+    /// What was read from files.
+    store: Store,
     session_keys: SessionKeys,
 }
 
@@ -60,7 +72,7 @@ impl Preparer {
     /// A preparer with certificates from `source`, whose configurations take their ticket
     /// keys from `session_keys`.
     pub fn new(source: CertificateSource, session_keys: SessionKeys) -> Self {
-        Self { source, session_keys }
+        Self { source, store: Store::default(), session_keys }
     }
 
     /// Loads and builds everything that `settings` ask for. Engines get one listener
@@ -68,18 +80,19 @@ impl Preparer {
     ///
     /// Returns every finding, and the outcome if none of them is an error.
     pub fn prepare(
-        &self,
+        &mut self,
         settings: &Settings,
         bound: &[Bound],
         generation: u64,
     ) -> (Option<Reloaded<Snapshot>>, Vec<Finding>) {
         let mut findings = Vec::new();
+        let mut loading = self.begin_loading(settings);
         let mut expiries = Vec::new();
         let mut staged = self.session_keys.stage(settings, &mut findings);
         let mut policies = Vec::new();
         for listener in &settings.listeners {
             let errors_before = errors(&findings);
-            let loaded = self.certificates(settings, listener, &mut findings);
+            let loaded = self.certificates(settings, listener, &mut loading, &mut findings);
             expiries.extend(loaded.iter().map(expiry));
             if errors(&findings) > errors_before {
                 // What a policy made of the rest would say is beside the point.
@@ -101,6 +114,8 @@ impl Preparer {
         let Some(staged) = staged.filter(|_| !findings.iter().any(Finding::is_error)) else {
             return (None, findings);
         };
+        let loaded = loading.finish();
+        self.store.commit(loaded);
         self.session_keys.put_in_force(staged);
         // Two listeners may show the same certificate.
         expiries.sort();
@@ -143,10 +158,15 @@ impl Preparer {
     /// errors.
     pub fn check_certificates(&self, settings: &Settings) -> Vec<Finding> {
         let mut findings = Vec::new();
+        let mut loading = self.begin_loading(settings);
         for listener in &settings.listeners {
-            self.certificates(settings, listener, &mut findings);
+            self.certificates(settings, listener, &mut loading, &mut findings);
         }
         findings
+    }
+
+    fn begin_loading(&self, settings: &Settings) -> Loading<'_> {
+        self.store.begin(settings.tls.provider, settings.tls.keys_in_memory, SystemTime::now())
     }
 
     /// The listener's certificates, the default one first.
@@ -154,16 +174,16 @@ impl Preparer {
         &self,
         settings: &Settings,
         listener: &ListenerSettings,
+        loading: &mut Loading<'_>,
         findings: &mut Vec<Finding>,
     ) -> Vec<LoadedCertificate> {
         if let CertificateSource::InMemory(certificates) = &self.source {
             return certificates.clone();
         }
-        let now = SystemTime::now();
         let mut loaded = Vec::new();
         let mut sources = HashSet::new();
         for path in listener.default_certificate.iter().chain(&listener.certificates) {
-            let found = load(settings, path, now, findings);
+            let found = load(settings, path, loading, findings);
             // The default certificate is usually in a directory of the list too.
             loaded.extend(found.into_iter().filter(|one| sources.insert(one.source.clone())));
         }
@@ -187,7 +207,7 @@ impl Preparer {
         let domain = match &listener.session_domain {
             Some(name) => DomainId::named(name),
             None => {
-                let names = certificates.iter().flat_map(|certificate| &certificate.names);
+                let names = certificates.iter().flat_map(|certificate| certificate.names.iter());
                 let names: Vec<String> = names.map(ToString::to_string).collect();
                 DomainId::of_names(names.iter().map(String::as_str))
             }
@@ -218,11 +238,10 @@ fn errors(findings: &[Finding]) -> usize {
 fn load(
     settings: &Settings,
     path: &Located<PathBuf>,
-    now: SystemTime,
+    loading: &mut Loading<'_>,
     findings: &mut Vec<Finding>,
 ) -> Vec<LoadedCertificate> {
-    let library = settings.tls.provider;
-    let (loaded, problems) = certificates::load(std::slice::from_ref(&path.value), library, now);
+    let (loaded, problems) = loading.load(&path.value);
     findings.extend(problems.into_iter().map(|problem| match problem.severity {
         Severity::Error => settings.error(&path.place, problem.to_string()),
         Severity::Warning => settings.warning(&path.place, problem.to_string()),

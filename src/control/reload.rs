@@ -3,43 +3,62 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use super::prepare::{self, Bound, Preparer};
-use super::supervise::Reloaded;
+use super::supervise::{Reloaded, Scope};
+use super::watch::Watch;
 use crate::config::{self, Finding, Settings, Severity};
 use crate::engine::snapshot::Snapshot;
 
-/// Loads the configuration anew, as the generation given; `None` if the old one stays.
-pub type Reloader = Box<dyn FnMut(u64) -> Option<Reloaded<Snapshot>>>;
+/// Loads anew what is asked for, as the generation given; `None` if the old one stays.
+pub type Reloader = Box<dyn FnMut(Scope, u64) -> Option<Reloaded<Snapshot>>>;
 
-/// What the supervisor calls on SIGHUP. `at_start` are the settings that the process
-/// started with: what cannot change while it runs is compared with them each time.
-/// `bound` are the addresses that engines listen on.
+/// What the supervisor calls on SIGHUP and when certificates have changed. `at_start` are
+/// the settings that the process started with: what cannot change while it runs is
+/// compared with them each time. `bound` are the addresses that engines listen on.
 pub fn reloader(
     file: Option<PathBuf>,
     at_start: Settings,
-    preparer: Preparer,
+    mut preparer: Preparer,
     bound: Vec<Bound>,
+    watch: Rc<RefCell<Watch>>,
 ) -> Reloader {
-    Box::new(move |generation| {
+    let mut in_force = at_start.clone();
+    Box::new(move |scope, generation| {
         let Some(file) = &file else {
             tracing::error!("there is no configuration file to read again");
             return None;
         };
-        tracing::info!(file = %file.display(), "reloading");
-        let (loaded, mut findings) = config::load(file);
-        let Some(loaded) = loaded else {
-            log_findings(&findings);
-            return None;
+        let (wanted, mut findings) = match scope {
+            Scope::Certificates => {
+                tracing::info!("certificate files have changed: reloading them");
+                (in_force.clone(), Vec::new())
+            }
+            Scope::Everything => {
+                tracing::info!(file = %file.display(), "reloading");
+                let (loaded, mut findings) = config::load(file);
+                let Some(loaded) = loaded else {
+                    log_findings(&findings);
+                    return None;
+                };
+                findings.extend(prepare::needs_restart(&at_start, &loaded));
+                (loaded, findings)
+            }
         };
-        findings.extend(prepare::needs_restart(&at_start, &loaded));
-        let (reloaded, of_preparing) = preparer.prepare(&loaded, &bound, generation);
+        watch.borrow_mut().set(prepare::certificate_places(&wanted));
+        let (reloaded, of_preparing) = preparer.prepare(&wanted, &bound, generation);
         findings.extend(of_preparing);
         log_findings(&findings);
-        if findings.iter().any(Finding::is_error) {
+        if reloaded.is_none() || findings.iter().any(Finding::is_error) {
+            if scope == Scope::Everything {
+                watch.borrow_mut().set(prepare::certificate_places(&in_force));
+            }
             return None;
         }
+        in_force = wanted;
         reloaded
     })
 }

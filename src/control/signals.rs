@@ -26,6 +26,8 @@ pub struct Requests {
     pub end: usize,
     /// Whether a SIGHUP arrived; several are as good as one.
     pub reload: bool,
+    /// Whether certificate files have changed. Signals do not tell; [`super::watch`] does.
+    pub certificates_changed: bool,
 }
 
 /// The signal handlers of this process, in place until dropped.
@@ -73,7 +75,11 @@ impl Signals {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(Requests { end: take_all(&mut self.end)?, reload: take_all(&mut self.reload)? > 0 })
+        Ok(Requests {
+            end: take_all(&mut self.end)?,
+            reload: take_all(&mut self.reload)? > 0,
+            certificates_changed: false,
+        })
     }
 }
 
@@ -118,7 +124,7 @@ mod tests {
         raise(SIGTERM);
         raise(SIGINT);
         let requests = signals.wait(Duration::from_secs(5)).expect("a look");
-        assert_eq!(requests, Requests { end: 2, reload: false });
+        assert_eq!(requests, Requests { end: 2, ..Requests::default() });
     }
 
     #[test]
@@ -128,7 +134,7 @@ mod tests {
         raise(SIGHUP);
         raise(SIGHUP);
         let requests = signals.wait(Duration::from_secs(5)).expect("a look");
-        assert_eq!(requests, Requests { end: 0, reload: true });
+        assert_eq!(requests, Requests { reload: true, ..Requests::default() });
         let requests = signals.wait(Duration::ZERO).expect("a look");
         assert_eq!(requests, Requests::default(), "told once");
     }

@@ -9,12 +9,15 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use tracing_appender::non_blocking::ErrorCounter;
 
@@ -32,6 +35,7 @@ use super::session_keys::SessionKeys;
 use super::signals::Signals;
 use super::supervise::{Ended, EngineControl, Order, RunningEngine, Supervisor};
 use super::switches;
+use super::watch::Watch;
 use crate::clock::Moment;
 use crate::config::{EngineSettings, Finding, Settings};
 use crate::driver::memory::Pages;
@@ -108,6 +112,7 @@ pub struct Start {
 pub struct Running {
     supervisor: Supervisor<ToEngine, Reloader>,
     signals: Signals,
+    watch: Rc<RefCell<Watch>>,
     admin: Option<AdminServer>,
     /// Dropped last: engines may wait for steps until they end.
     workers: Option<Workers>,
@@ -127,8 +132,12 @@ impl Running {
 
     /// Runs until the process is told to end, or an engine fails.
     pub fn run(self) -> Ended {
-        let Self { supervisor, mut signals, admin, workers, .. } = self;
-        let ended = supervisor.run(|timeout| signals.wait(timeout));
+        let Self { supervisor, mut signals, watch, admin, workers, .. } = self;
+        let ended = supervisor.run(|timeout| {
+            let mut requests = signals.wait(timeout)?;
+            requests.certificates_changed = watch.borrow_mut().changed(Instant::now());
+            Ok(requests)
+        });
         drop(workers);
         drop(admin);
         tracing::info!("ended");
@@ -152,7 +161,11 @@ pub fn start(start: Start) -> Result<Running, StartError> {
     let memory_locked = limits::lock_memory(settings.engine.lock_memory)?;
 
     let session_keys = SessionKeys::default();
-    let preparer = Preparer::new(certificates, session_keys.clone());
+    let watch = Rc::new(RefCell::new(Watch::default()));
+    if file.is_some() {
+        watch.borrow_mut().set(prepare::certificate_places(&settings));
+    }
+    let mut preparer = Preparer::new(certificates, session_keys.clone());
     let (prepared, findings) = preparer.prepare(&settings, &bound, 1);
     let Some(prepared) = prepared else { return Err(StartError::Configuration(findings)) };
     reload::log_findings(&findings);
@@ -248,12 +261,12 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         event_log: EventLog::new(event_sources, failures_per_second, Moment::now()),
         drain_timeout: prepared.drain_timeout,
         session_keys,
-        reload: reload::reloader(file, settings, preparer, bound),
+        reload: reload::reloader(file, settings, preparer, bound, Rc::clone(&watch)),
     };
     if let Some(admin) = &admin {
         tracing::info!(address = %admin.address(), "admin address served");
     }
-    Ok(Running { supervisor, signals, admin, workers, addresses: listeners.addresses })
+    Ok(Running { supervisor, signals, watch, admin, workers, addresses: listeners.addresses })
 }
 
 /// Chooses CPUs for the threads.

@@ -4,7 +4,7 @@
 //! ```text
 //!   running ──first SIGTERM/SIGINT, or an engine failed──▶ draining
 //!      │ ▲                                                   │  second signal
-//!      └─┘ SIGHUP: reload                                    ▼
+//!      └─┘ SIGHUP, changed certificates: reload              ▼
 //!                                                         stopping ──▶ all engines ended
 //! ```
 //!
@@ -59,6 +59,16 @@ pub trait EngineControl {
     fn send(&self, order: Order<Self::Snapshot>) -> Result<(), Order<Self::Snapshot>>;
 }
 
+/// How much is loaded anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The configuration file and all that it names.
+    Everything,
+    /// The certificates of the configuration in force: somebody may be at work on the
+    /// configuration file.
+    Certificates,
+}
+
 /// A configuration that was loaded anew.
 #[derive(Debug)]
 pub struct Reloaded<Snapshot> {
@@ -83,7 +93,7 @@ pub enum Ended {
 pub struct Supervisor<Control: EngineControl, Reload> {
     /// The running engines.
     pub engines: Vec<RunningEngine<Control>>,
-    /// Loads the configuration anew as the generation given; logs every finding itself,
+    /// Loads what is asked for anew as the generation given; logs every finding itself,
     /// and returns `None` if the old one must stay.
     pub reload: Reload,
     /// Where others read the stage.
@@ -152,7 +162,7 @@ enum Phase {
 impl<Control, Reload> Supervisor<Control, Reload>
 where
     Control: EngineControl,
-    Reload: FnMut(u64) -> Option<Reloaded<Control::Snapshot>>,
+    Reload: FnMut(Scope, u64) -> Option<Reloaded<Control::Snapshot>>,
 {
     /// Runs until every engine has ended. `wait` waits at most the time given for a
     /// signal.
@@ -178,7 +188,9 @@ where
 
             self.session_keys.look_after(&self.cells);
             if requests.reload {
-                self.reload(phase);
+                self.reload(phase, Scope::Everything);
+            } else if requests.certificates_changed && phase == Phase::Running {
+                self.reload(phase, Scope::Certificates);
             }
             for _ in 0..requests.end {
                 phase = self.end(phase);
@@ -196,13 +208,13 @@ where
         }
     }
 
-    fn reload(&mut self, phase: Phase) {
+    fn reload(&mut self, phase: Phase, scope: Scope) {
         if phase != Phase::Running {
             tracing::warn!("reload refused: the process is draining");
             return;
         }
         let generation = self.cells.snapshot_generation.value() + 1;
-        let Some(reloaded) = (self.reload)(generation) else {
+        let Some(reloaded) = (self.reload)(scope, generation) else {
             self.cells.reloads_failed.increment();
             self.cells.last_reload_succeeded.set(0);
             tracing::error!("reload refused: the configuration in force stays as it is");

@@ -94,11 +94,7 @@ fn key_name(certificate: &LoadedCertificate) -> String {
         KeyType::EcdsaP384 => "ecdsa-p384".to_owned(),
         KeyType::EcdsaP521 => "ecdsa-p521".to_owned(),
         KeyType::Ed25519 => "ed25519".to_owned(),
-        KeyType::Rsa => match certificate.certified.key.public_key() {
-            // A SubjectPublicKeyInfo is 38 bytes longer than a modulus of whole bytes.
-            Some(public) => format!("rsa-{}", public.len().saturating_sub(38) * 8),
-            None => "rsa".to_owned(),
-        },
+        KeyType::Rsa => format!("rsa-{}", certificate.key_bits),
     }
 }
 

@@ -354,7 +354,7 @@ impl ResolvesServerCert for Resolver {
             },
         };
         let certificate = self.selection.choose(self.version, &offer).ok()?;
-        Some(Arc::clone(&certificate.certified))
+        certificate.signing.certified()
     }
 }
 
@@ -379,7 +379,7 @@ fn default_candidates(
         let nearest = index
             .certificates()
             .iter()
-            .flat_map(|certificate| &certificate.names)
+            .flat_map(|certificate| certificate.names.iter())
             .map(CertificateName::to_string)
             .max_by(|left, right| {
                 strsim::jaro_winkler(left, name).total_cmp(&strsim::jaro_winkler(right, name))

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::path::Path;
-use std::time::SystemTime;
 
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -42,7 +41,6 @@ pub fn self_signed(
         vec![certificate.der().clone()],
         PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
         library,
-        SystemTime::now(),
         &mut |problem| {
             if problem.severity() == Severity::Error {
                 error = Some(problem);
@@ -68,7 +66,7 @@ mod tests {
             let names: Vec<_> = loaded.names.iter().map(CertificateName::to_string).collect();
             assert_eq!(names, ["localhost", "*.example.com", "127.0.0.1", "::1"]);
             assert_eq!(loaded.key_type, KeyType::EcdsaP256);
-            loaded.certified.keys_match().unwrap();
+            loaded.signing.certified().unwrap().keys_match().unwrap();
         }
     }
 

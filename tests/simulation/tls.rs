@@ -1,8 +1,9 @@
 //! Certificates, the server's policy and the clients' configurations.
 
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use forebay::tls::certificates::{CertificateName, KeyType, LoadedCertificate};
+use forebay::tls::certificates::{CertificateName, KeyType, LoadedCertificate, Signing};
 use forebay::tls::policy::{Policy, PolicySettings};
 use forebay::tls::{CryptoLibrary, tickets};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SerialNumber};
@@ -59,11 +60,16 @@ fn make_policy(library: CryptoLibrary) -> Arc<Policy> {
         CryptoLibrary::Ring => ring::sign::any_supported_type(&key),
     };
     let loaded = LoadedCertificate {
-        source: "simulated".into(),
-        names: vec![CertificateName::parse(SERVER_NAME).unwrap()],
+        source: Path::new("simulated").into(),
+        names: [CertificateName::parse(SERVER_NAME).unwrap()].into(),
         key_type: KeyType::Ed25519,
+        key_bits: 256,
+        not_before: 0,
         not_after: i64::MAX,
-        certified: Arc::new(CertifiedKey::new(vec![certificate.der().clone()], signer.unwrap())),
+        signing: Signing::in_memory(Arc::new(CertifiedKey::new(
+            vec![certificate.der().clone()],
+            signer.unwrap(),
+        ))),
     };
     let tickets = tickets::per_process(library).unwrap();
     Arc::new(Policy::new(PolicySettings::new(library, vec![loaded], tickets)).unwrap())

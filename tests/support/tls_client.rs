@@ -114,3 +114,9 @@ impl ServerCertVerifier for TrustEverybody {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+/// The certificate that the server showed in the handshake.
+pub fn shown(client: &TlsStream) -> CertificateDer<'static> {
+    let chain = client.conn.peer_certificates().expect("after the handshake");
+    chain.first().expect("a certificate").clone().into_owned()
+}

@@ -98,7 +98,7 @@ fn everything_that_is_wrong_is_reported_at_once() {
     let mut two = listener("two", 2);
     two.certificates = vec![bad.into()];
     let settings = settings(vec![one, two]);
-    let preparer = Preparer::new(CertificateSource::Files, SessionKeys::default());
+    let mut preparer = Preparer::new(CertificateSource::Files, SessionKeys::default());
     let (prepared, findings) = preparer.prepare(&settings, &addresses(&settings), 1);
     assert!(prepared.is_none());
     let errors = error_texts(&findings);
@@ -116,7 +116,7 @@ fn rings(preparer: &Preparer) -> std::collections::HashMap<DomainId, Arc<KeyRing
 fn ticket_keys_survive_a_reload() {
     let settings = settings(vec![listener("one", 1)]);
     let bound = addresses(&settings);
-    let preparer = in_memory();
+    let mut preparer = in_memory();
     preparer.prepare(&settings, &bound, 1).0.expect("a configuration");
     let before = rings(&preparer);
     let ring = before.values().next().expect("a ring");
@@ -133,7 +133,7 @@ fn listeners_with_the_same_names_are_one_domain_unless_one_has_its_own() {
     let (one, two, mut three) = (listener("one", 1), listener("two", 2), listener("three", 3));
     three.session_domain = Some("staging".to_owned());
     let settings = settings(vec![one, two, three]);
-    let preparer = in_memory();
+    let mut preparer = in_memory();
     preparer.prepare(&settings, &addresses(&settings), 1).0.expect("a configuration");
     assert_eq!(rings(&preparer).len(), 2);
 }
@@ -157,7 +157,7 @@ fn other_names_are_another_domain() {
 fn a_reload_that_fails_keeps_the_ticket_keys() {
     let good = settings(vec![listener("one", 1)]);
     let bound = addresses(&good);
-    let preparer = in_memory();
+    let mut preparer = in_memory();
     preparer.prepare(&good, &bound, 1).0.expect("a configuration");
     let bad = settings(vec![listener("one", 9)]);
     assert!(preparer.prepare(&bad, &bound, 2).0.is_none());

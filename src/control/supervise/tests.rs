@@ -84,11 +84,11 @@ impl Fixture {
     }
 }
 
-fn no_reload(_: u64) -> Option<Reloaded<u64>> {
+fn no_reload(_: Scope, _: u64) -> Option<Reloaded<u64>> {
     None
 }
 
-fn load(generation: u64) -> Option<Reloaded<u64>> {
+fn load(_: Scope, generation: u64) -> Option<Reloaded<u64>> {
     Some(Reloaded {
         snapshot: Arc::new(generation),
         certificates: vec![],
@@ -96,8 +96,8 @@ fn load(generation: u64) -> Option<Reloaded<u64>> {
     })
 }
 
-const END: Requests = Requests { end: 1, reload: false };
-const RELOAD: Requests = Requests { end: 0, reload: true };
+const END: Requests = Requests { end: 1, reload: false, certificates_changed: false };
+const RELOAD: Requests = Requests { end: 0, reload: true, certificates_changed: false };
 
 /// Signals that arrive one at each look, then none.
 fn script(requests: &[Requests]) -> impl FnMut(Duration) -> io::Result<Requests> + use<> {
@@ -187,7 +187,7 @@ fn a_reload_while_draining_is_not_even_tried() {
         }
         Ok(())
     });
-    let supervisor = fixture.supervisor(vec![engine], |_| panic!("no reload while draining"));
+    let supervisor = fixture.supervisor(vec![engine], |_, _| panic!("no reload while draining"));
     let mut script = script(&[END, RELOAD]);
     let mut looks = 0;
     supervisor.run(move |timeout| {
@@ -264,4 +264,21 @@ fn events_of_engines_are_logged_to_the_last() {
     });
     assert!(text.contains("reason=\"not_tls\""), "{text}");
     assert!(text.contains("draining"), "{text}");
+}
+
+#[test]
+fn changed_certificates_are_loaded_without_the_rest_and_not_while_draining() {
+    const CHANGED: Requests = Requests { end: 0, reload: false, certificates_changed: true };
+    let mut fixture = Fixture::new();
+    let (told, heard) = sync_channel(16);
+    let mut scopes = Vec::new();
+    let engines = vec![obedient(told)];
+    fixture
+        .supervisor(engines, |scope, generation| {
+            scopes.push(scope);
+            load(scope, generation)
+        })
+        .run(script(&[CHANGED, RELOAD, END, CHANGED]));
+    assert_eq!(scopes, [Scope::Certificates, Scope::Everything]);
+    assert_eq!(heard.iter().collect::<Vec<_>>(), ["reload 2", "reload 3", "drain"]);
 }

@@ -167,6 +167,15 @@ pub enum Problem {
     #[error("is a directory without any *.pem or *.crt file")]
     EmptyDirectory,
 
+    /// What would be an error, were there nothing to fall back on.
+    #[error("{problem}; {outcome}")]
+    Tolerated {
+        /// What is wrong.
+        problem: Box<Problem>,
+        /// What is done instead.
+        outcome: &'static str,
+    },
+
     /// Clients will refuse it.
     #[error("expired on {0}; clients will refuse it: renew it")]
     Expired(String),
@@ -216,7 +225,8 @@ impl Problem {
     /// Whether forebay can start with it.
     pub const fn severity(&self) -> Severity {
         match self {
-            Self::Expired(_)
+            Self::Tolerated { .. }
+            | Self::Expired(_)
             | Self::ExpiresSoon { .. }
             | Self::NotYetValid(_)
             | Self::KeyReadableByOthers { .. }

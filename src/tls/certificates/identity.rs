@@ -19,7 +19,7 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use super::{CertificateName, KeyType, LoadedCertificate, Problem};
+use super::{CertificateName, KeyType, LoadedCertificate, Problem, Signing};
 use crate::tls::CryptoLibrary;
 
 /// Two weeks: time enough to renew by hand after automation failed.
@@ -33,7 +33,6 @@ pub(crate) fn assemble(
     certificates: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     library: CryptoLibrary,
-    now: SystemTime,
     report: &mut dyn FnMut(Problem),
 ) -> Option<LoadedCertificate> {
     let parsed = parse_all(&certificates).map_err(&mut *report).ok()?;
@@ -61,25 +60,26 @@ pub(crate) fn assemble(
         return None;
     };
     let leaf = &parsed[leaf_position];
-    let key_type = match key_type(leaf.public_key(), library) {
-        Ok(key_type) => key_type,
+    let (key_type, key_bits) = match key_kind(leaf.public_key(), library) {
+        Ok(kind) => kind,
         Err(what) => {
             report(Problem::UnsupportedKey { what, library });
             return None;
         }
     };
 
-    check_dates(leaf, now, report);
     let names = names(leaf, report);
-    let not_after = leaf.validity().not_after.timestamp();
+    let validity = leaf.validity();
     let order = chain_order(&parsed, leaf_position, report);
     let chain = order.into_iter().map(|position| certificates[position].clone()).collect();
     Some(LoadedCertificate {
-        source: source.to_owned(),
-        names,
+        source: source.into(),
+        names: names.into(),
         key_type,
-        not_after,
-        certified: Arc::new(CertifiedKey::new(chain, key)),
+        key_bits,
+        not_before: validity.not_before.timestamp(),
+        not_after: validity.not_after.timestamp(),
+        signing: Signing::in_memory(Arc::new(CertifiedKey::new(chain, key))),
     })
 }
 
@@ -131,6 +131,14 @@ fn find_leaf(certificates: &[X509Certificate<'_>], key: &dyn SigningKey) -> Opti
 
 /// The kind of a public key, or, of one that `library` cannot sign for, its name.
 fn key_type(key: &SubjectPublicKeyInfo<'_>, library: CryptoLibrary) -> Result<KeyType, String> {
+    key_kind(key, library).map(|(key_type, _)| key_type)
+}
+
+/// The kind of a public key and its size in bits; else as [`key_type`].
+fn key_kind(
+    key: &SubjectPublicKeyInfo<'_>,
+    library: CryptoLibrary,
+) -> Result<(KeyType, u16), String> {
     let algorithm = &key.algorithm.algorithm;
     if *algorithm == OID_PKCS1_RSAENCRYPTION {
         let bits = match key.parsed() {
@@ -141,20 +149,22 @@ fn key_type(key: &SubjectPublicKeyInfo<'_>, library: CryptoLibrary) -> Result<Ke
             _ => return Err("a broken RSA key".to_owned()),
         };
         return match bits {
-            bits if (2_048..=rsa_bits_max(library)).contains(&bits) => Ok(KeyType::Rsa),
+            bits if (2_048..=rsa_bits_max(library)).contains(&bits) => {
+                Ok((KeyType::Rsa, u16::try_from(bits).unwrap_or(u16::MAX)))
+            }
             bits => Err(format!("an RSA key of {bits} bits")),
         };
     }
     if *algorithm == OID_SIG_ED25519 {
-        return Ok(KeyType::Ed25519);
+        return Ok((KeyType::Ed25519, 256));
     }
     if *algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY {
         let curve = key.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
         return match curve {
-            Some(curve) if curve == OID_EC_P256 => Ok(KeyType::EcdsaP256),
-            Some(curve) if curve == OID_NIST_EC_P384 => Ok(KeyType::EcdsaP384),
+            Some(curve) if curve == OID_EC_P256 => Ok((KeyType::EcdsaP256, 256)),
+            Some(curve) if curve == OID_NIST_EC_P384 => Ok((KeyType::EcdsaP384, 384)),
             Some(curve) if curve == OID_NIST_EC_P521 => match library {
-                CryptoLibrary::AwsLc => Ok(KeyType::EcdsaP521),
+                CryptoLibrary::AwsLc => Ok((KeyType::EcdsaP521, 521)),
                 CryptoLibrary::Ring => Err("an ECDSA P-521 key".to_owned()),
             },
             Some(curve) => Err(format!("an EC key on the curve {curve}")),
@@ -177,24 +187,34 @@ fn describe_key(key: &dyn SigningKey) -> String {
     }
 }
 
-fn check_dates(leaf: &X509Certificate<'_>, now: SystemTime, report: &mut dyn FnMut(Problem)) {
-    let now = now
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
-    let validity = leaf.validity();
-    let left = validity.not_after.timestamp().saturating_sub(now);
-    if validity.not_before.timestamp() > now {
-        report(Problem::NotYetValid(date(validity.not_before)));
+/// Reports what is wrong at `now` with a validity, given in seconds since the UNIX epoch.
+pub(super) fn check_dates(
+    not_before: i64,
+    not_after: i64,
+    now: SystemTime,
+    report: &mut dyn FnMut(Problem),
+) {
+    let now = unix_seconds(now);
+    let left = not_after.saturating_sub(now);
+    if not_before > now {
+        report(Problem::NotYetValid(date(not_before)));
     }
     if left < 0 {
-        report(Problem::Expired(date(validity.not_after)));
+        report(Problem::Expired(date(not_after)));
     } else if left < EXPIRES_SOON_SECONDS {
-        report(Problem::ExpiresSoon { days: left / DAY_SECONDS, date: date(validity.not_after) });
+        report(Problem::ExpiresSoon { days: left / DAY_SECONDS, date: date(not_after) });
     }
 }
 
-fn date(time: ASN1Time) -> String {
-    time.to_datetime().date().to_string()
+/// Seconds since the UNIX epoch; 0 before it.
+pub(crate) fn unix_seconds(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+fn date(unix_seconds: i64) -> String {
+    ASN1Time::from_timestamp(unix_seconds)
+        .map_or_else(|_| unix_seconds.to_string(), |time| time.to_datetime().date().to_string())
 }
 
 /// The names that clients will check (RFC 6125 section 6.4, RFC 9525 section 2).

@@ -26,7 +26,7 @@ impl CertificateIndex {
         let mut index = Self { certificates, ..Self::default() };
         for place in 0..index.certificates.len() {
             let candidate = Candidates::place(place);
-            for name in &index.certificates[place].names {
+            for name in index.certificates[place].names.iter() {
                 let (map, name) = match name {
                     CertificateName::Exact(name) => (&mut index.exact, name),
                     CertificateName::Wildcard(suffix) => (&mut index.wildcard, suffix),
@@ -61,7 +61,7 @@ impl CertificateIndex {
     /// If there is no certificate at `place`.
     pub fn siblings(&self, place: usize) -> Candidates {
         let sorted = |place: usize| {
-            let mut names = self.certificates[place].names.clone();
+            let mut names: Vec<_> = self.certificates[place].names.iter().collect();
             names.sort();
             names
         };

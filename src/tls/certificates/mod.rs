@@ -4,8 +4,12 @@
 //!   paths ──▶ sources ──▶ pem_file ──▶ identity ──▶ LoadedCertificate ──▶ index
 //!            (which files)  (sections)  (names, key,      │             (by server
 //!                                        chain, dates)    ▼               name)
-//!                               findings: every error and warning, not the first
+//!      store: what was read before    findings: every error and warning, not the first
+//!             is not read again
 //! ```
+//!
+//! A process with many certificates keeps chain and key of those in use only: `signing`
+//! reads them again when a client asks.
 //!
 //! May read files. Must not know listeners, versions or handshakes: `policy` joins them.
 #![forbid(unsafe_code)]
@@ -14,7 +18,9 @@ mod finding;
 mod identity;
 pub mod index;
 mod pem_file;
+mod signing;
 mod sources;
+pub mod store;
 #[cfg(test)]
 mod tests;
 
@@ -24,27 +30,41 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::sign::CertifiedKey;
-
 pub use finding::{Finding, Problem, Severity};
-pub(crate) use identity::assemble;
+pub(crate) use identity::{assemble, unix_seconds};
+use signing::KeyCache;
+pub use signing::Signing;
 
 use super::CryptoLibrary;
 use super::server_name::ServerName;
 
-/// A certificate chain, its key, and what is to be known of them.
+/// What is to be known of a certificate without its chain and key, and the way to them.
+/// Clones share everything.
 #[derive(Clone, Debug)]
 pub struct LoadedCertificate {
     /// The file it came from.
-    pub source: PathBuf,
+    pub source: Arc<Path>,
     /// The names it is valid for. May be empty: it then serves as default only.
-    pub names: Vec<CertificateName>,
+    pub names: Arc<[CertificateName]>,
     /// The kind of its key.
     pub key_type: KeyType,
+    /// The size of its key, in bits: of the modulus or the field.
+    pub key_bits: u16,
+    /// The start of its validity, in seconds since the UNIX epoch.
+    pub not_before: i64,
     /// The end of its validity, in seconds since the UNIX epoch.
     pub not_after: i64,
-    /// The chain, leaf first, and the key, ready for rustls.
-    pub certified: Arc<CertifiedKey>,
+    /// The chain, leaf first, and the key.
+    pub signing: Signing,
+}
+
+impl LoadedCertificate {
+    /// Reports what is wrong with the validity at `now`.
+    fn check_dates(&self, now: SystemTime, findings: &mut Vec<Finding>) {
+        identity::check_dates(self.not_before, self.not_after, now, &mut |problem| {
+            findings.push(Finding::new(&self.source, problem));
+        });
+    }
 }
 
 /// A name that a certificate is valid for.
@@ -134,8 +154,14 @@ pub fn load(
 ) -> (Vec<LoadedCertificate>, Vec<Finding>) {
     let mut findings = Vec::new();
     let files = sources::expand(paths, &mut findings);
-    let certificates =
-        files.iter().filter_map(|file| load_file(file, library, now, &mut findings)).collect();
+    let mut certificates = Vec::new();
+    for file in &files {
+        let loaded = load_file(file, library, &mut findings);
+        if let Some(certificate) = &loaded {
+            certificate.check_dates(now, &mut findings);
+        }
+        certificates.extend(loaded);
+    }
     (certificates, findings)
 }
 
@@ -143,7 +169,6 @@ pub fn load(
 fn load_file(
     path: &Path,
     library: CryptoLibrary,
-    now: SystemTime,
     findings: &mut Vec<Finding>,
 ) -> Option<LoadedCertificate> {
     let mut report = |path: &Path, problem: Problem| findings.push(Finding::new(path, problem));
@@ -179,7 +204,7 @@ fn load_file(
         return None;
     }
     let key = keys.pop()?;
-    assemble(path, file.certificates, key, library, now, &mut |problem| {
+    assemble(path, file.certificates, key, library, &mut |problem| {
         // What concerns the key is said of the file that holds the key.
         let path = if problem.concerns_key() { &key_path } else { path };
         report(path, problem);

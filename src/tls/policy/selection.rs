@@ -1,11 +1,13 @@
 //! The one place that chooses a certificate for a client.
 
+use std::time::SystemTime;
+
 use rustls::ProtocolVersion;
 use rustls::crypto::CryptoProvider;
 
 use super::UnknownServerName;
 use crate::tls::certificates::index::{Candidates, CertificateIndex};
-use crate::tls::certificates::{KeyType, LoadedCertificate};
+use crate::tls::certificates::{KeyType, LoadedCertificate, unix_seconds};
 use crate::tls::{Refusal, Version};
 
 /// What a client offers, as far as the choice of a certificate goes.
@@ -99,6 +101,8 @@ impl Selection {
         }
     }
 
+    /// The first candidate that the client can verify and that has not expired; or, if
+    /// all have, the first: it may still be better than nothing.
     fn first_usable<'a>(
         &self,
         candidates: impl Iterator<Item = &'a LoadedCertificate>,
@@ -107,6 +111,7 @@ impl Selection {
     ) -> Result<&'a LoadedCertificate, Refusal> {
         let suites = &self.allowed(version).suites;
         let mut suite_in_common = false;
+        let mut first: Option<&LoadedCertificate> = None;
         for candidate in candidates {
             let key_type = candidate.key_type;
             let usable_suite = suites
@@ -115,10 +120,21 @@ impl Selection {
             suite_in_common |= usable_suite;
             let schemes = signature_schemes(key_type, version);
             if usable_suite && schemes.iter().any(|scheme| (offer.offers_scheme)(*scheme)) {
-                return Ok(candidate);
+                let Some(first) = first else {
+                    first = Some(candidate);
+                    continue;
+                };
+                // Only where there is a choice does the time matter.
+                let now = unix_seconds(SystemTime::now());
+                if first.not_after >= now {
+                    return Ok(first);
+                }
+                if candidate.not_after >= now {
+                    return Ok(candidate);
+                }
             }
         }
-        Err(match suite_in_common {
+        first.ok_or(match suite_in_common {
             true => Refusal::NoSharedSignatureScheme,
             false => Refusal::NoSharedCipherSuite,
         })

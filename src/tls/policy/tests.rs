@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex};
 use std::time::SystemTime;
 
@@ -77,7 +77,7 @@ fn shown(policy: &Policy, client: &Client) -> (Admission, PathBuf) {
     let certificate = policy
         .certificates()
         .iter()
-        .find(|certificate| certificate.certified.cert[0] == *leaf)
+        .find(|certificate| certificate.signing.certified().unwrap().cert[0] == *leaf)
         .unwrap();
     assert_eq!(admission.key, certificate.key_type.into(), "admit() and rustls agree");
     (admission, certificate.source.file_stem().unwrap().into())
@@ -177,7 +177,7 @@ fn the_name_decides_exact_then_wildcard_then_default() {
         ("exact", &["www.example.com"]),
     ] {
         let certificate = self_signed(names, library).unwrap();
-        certificates.push(LoadedCertificate { source: source.into(), ..certificate });
+        certificates.push(LoadedCertificate { source: Path::new(source).into(), ..certificate });
     }
     let policy = policy(library, certificates);
     for (server_name, expected) in [
@@ -228,7 +228,7 @@ fn the_default_can_be_named() {
             self_signed(&["one.example"], library).unwrap(),
             self_signed(&["*.two.example"], library).unwrap(),
         ];
-        certificates[1].source = "two".into();
+        certificates[1].source = Path::new("two").into();
         settings(library, certificates)
     };
     let named = |name: &str| {
@@ -636,7 +636,7 @@ mod agreement {
                     let certificate = policy
                         .certificates()
                         .iter()
-                        .find(|certificate| certificate.certified.cert[0] == *leaf)
+                        .find(|certificate| certificate.signing.certified().unwrap().cert[0] == *leaf)
                         .unwrap();
                     prop_assert_eq!(admission.key, certificate.key_type.into());
                 }
@@ -649,5 +649,24 @@ mod agreement {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn what_has_not_expired_comes_before_what_has() {
+    let library = CryptoLibrary::AwsLc;
+    let of = |source: &str, key_type, not_after| {
+        let certificate = self_signed(&["www.example.com"], library).unwrap();
+        LoadedCertificate { source: Path::new(source).into(), key_type, not_after, ..certificate }
+    };
+    let expired = of("expired", KeyType::EcdsaP256, 1);
+    let valid = of("valid", KeyType::Rsa, i64::MAX);
+    for (certificates, shown) in
+        [(vec![expired.clone(), valid], KeyKind::Rsa), (vec![expired], KeyKind::EllipticCurve)]
+    {
+        let policy = policy(library, certificates);
+        let hello = Client::new(library).hello();
+        let admission = admit(&policy, &hello).unwrap();
+        assert_eq!(admission.key, shown);
     }
 }

@@ -1,0 +1,71 @@
+//! In real directories, with a clock of the test's.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// A watch on a directory and on one file in another.
+fn watched() -> (Watch, TempDir, TempDir) {
+    let (whole, single) = (TempDir::new().expect("directory"), TempDir::new().expect("directory"));
+    let mut watch = Watch::default();
+    let file = single.path().join("site.pem");
+    watch.set([whole.path(), file.as_path()].into_iter());
+    (watch, whole, single)
+}
+
+/// Whether a change is told of once it has been quiet.
+fn told(watch: &mut Watch) -> bool {
+    let now = Instant::now();
+    watch.changed(now) || watch.changed(now + QUIET)
+}
+
+#[test]
+fn a_certificate_or_key_that_is_written_renamed_or_removed_is_a_change() {
+    let (mut watch, whole, single) = watched();
+    assert!(!told(&mut watch), "nothing has happened");
+    fs::write(whole.path().join("new.pem"), "x").expect("write");
+    assert!(told(&mut watch));
+    fs::rename(whole.path().join("new.pem"), whole.path().join("old.crt")).expect("rename");
+    assert!(told(&mut watch));
+    fs::remove_file(whole.path().join("old.crt")).expect("remove");
+    assert!(told(&mut watch));
+    fs::write(single.path().join("site.key"), "x").expect("write");
+    assert!(told(&mut watch));
+    assert!(!told(&mut watch), "told once");
+}
+
+#[test]
+fn other_files_are_no_change() {
+    let (mut watch, whole, single) = watched();
+    fs::write(whole.path().join("README"), "x").expect("write");
+    fs::write(single.path().join("other.pem"), "x").expect("write");
+    assert!(!told(&mut watch));
+}
+
+#[test]
+fn a_change_is_told_of_when_it_has_been_quiet_or_has_gone_on_for_long() {
+    let (mut watch, whole, _single) = watched();
+    let begin = Instant::now();
+    let step = QUIET / 2;
+    let mut waited = Duration::ZERO;
+    while waited < PATIENCE {
+        fs::write(whole.path().join("busy.pem"), "x").expect("write");
+        assert!(!watch.changed(begin + waited), "after {waited:?}");
+        waited += step;
+    }
+    assert!(watch.changed(begin + waited));
+}
+
+#[test]
+fn a_directory_that_was_replaced_is_watched_again() {
+    let (mut watch, whole, _single) = watched();
+    let path = whole.path();
+    fs::rename(path, path.with_extension("old")).expect("rename");
+    fs::create_dir(path).expect("directory");
+    assert!(told(&mut watch), "the replacement itself is a change");
+    fs::write(path.join("new.pem"), "x").expect("write");
+    assert!(told(&mut watch));
+    fs::remove_dir_all(path.with_extension("old")).expect("remove");
+}

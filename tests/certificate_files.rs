@@ -1,0 +1,141 @@
+//! Certificate files that change under a running forebay, as an operator changes them.
+
+mod support;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tempfile::TempDir;
+
+use support::certificates::{Key, self_signed};
+use support::configuration::configuration;
+use support::echo::EchoBackend;
+use support::forebay::Forebay;
+use support::ports::free_address;
+use support::tls_client;
+
+/// A forebay with a directory of certificates: a.test, which is the default, and b.test.
+struct Site {
+    forebay: Forebay,
+    address: SocketAddr,
+    /// Where certificates are made before they are put in place.
+    directory: TempDir,
+    _backend: EchoBackend,
+}
+
+impl Site {
+    fn start(rest: &str) -> Self {
+        let directory = tempfile::tempdir().expect("directory");
+        let served = directory.path().join("served");
+        fs::create_dir(&served).expect("directory");
+        self_signed(&served, "a.pem", Key::EcdsaP256, &["a.test"]);
+        self_signed(&served, "b.pem", Key::EcdsaP256, &["b.test"]);
+        let backend = EchoBackend::start();
+        let address = free_address();
+        let text = configuration(address, &[&served], &[&backend.address.to_string()], "", rest);
+        let forebay = Forebay::start(directory.path(), &text);
+        Self { forebay, address, directory, _backend: backend }
+    }
+
+    fn served(&self, file: &str) -> PathBuf {
+        self.directory.path().join("served").join(file)
+    }
+
+    /// Puts a new certificate for `name` in place, in one step.
+    fn renew(&self, file: &str, name: &str) {
+        let made = self_signed(self.directory.path(), file, Key::EcdsaP256, &[name]);
+        fs::rename(made, self.served(file)).expect("rename");
+    }
+
+    fn replace(&self, file: &str, text: &str) {
+        let beside = self.directory.path().join("beside");
+        fs::write(&beside, text).expect("write");
+        fs::rename(beside, self.served(file)).expect("rename");
+    }
+
+    /// The certificate that a client asking for `name` is shown.
+    fn shown(&self, name: &'static str) -> CertificateDer<'static> {
+        let mut client = tls_client::connect(Arc::new(tls_client::config()), self.address, name);
+        client.conn.complete_io(&mut client.sock).expect("handshake");
+        tls_client::shown(&client)
+    }
+
+    fn wait_until_shown(&mut self, name: &'static str, file: &str) {
+        let wanted = certificate(&self.served(file));
+        let Self { forebay, address, .. } = self;
+        let address = *address;
+        forebay.wait_until(&format!("clients of {name} see {file}"), |_| {
+            let config = Arc::new(tls_client::config());
+            let mut client = tls_client::connect(config, address, name);
+            client.conn.complete_io(&mut client.sock).expect("handshake");
+            tls_client::shown(&client) == wanted
+        });
+    }
+}
+
+fn certificate(file: &Path) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(file).expect("a certificate")
+}
+
+#[test]
+fn a_renewed_and_a_new_certificate_are_served_without_a_signal() {
+    let mut site = Site::start("");
+    let other = site.shown("b.test");
+    site.renew("a.pem", "a.test");
+    site.wait_until_shown("a.test", "a.pem");
+    site.renew("c.pem", "c.test");
+    site.wait_until_shown("c.test", "c.pem");
+    assert_eq!(site.shown("b.test"), other);
+}
+
+#[test]
+fn a_file_that_turns_bad_leaves_the_old_certificate_and_others_are_still_renewed() {
+    let mut site = Site::start("");
+    let before = site.shown("a.test");
+    site.replace("a.pem", "rubbish");
+    let line = site.forebay.wait_for_log("the certificate read before stays in use");
+    assert!(line.contains("a.pem: is not PEM"), "{line}");
+    assert_eq!(site.shown("a.test"), before);
+    site.renew("b.pem", "b.test");
+    site.wait_until_shown("b.test", "b.pem");
+    assert_eq!(site.shown("a.test"), before);
+    site.replace("new.pem", "rubbish");
+    let line = site.forebay.wait_for_log("it is left out until it is mended");
+    assert!(line.contains("new.pem"), "{line}");
+    // A signal says the same.
+    site.forebay.signal(libc::SIGHUP);
+    site.forebay.wait_for_log("reloading file=");
+    site.renew("a.pem", "a.test");
+    site.wait_until_shown("a.test", "a.pem");
+    assert_eq!(site.forebay.metric("forebay_reloads_failed_total", &[]) as u64, 0);
+}
+
+#[test]
+fn a_removed_file_is_no_longer_served() {
+    let mut site = Site::start("");
+    fs::remove_file(site.served("b.pem")).expect("remove");
+    // The default certificate takes its place.
+    site.wait_until_shown("b.test", "a.pem");
+}
+
+#[test]
+fn the_configuration_file_is_not_read_when_certificates_change() {
+    let mut site = Site::start("");
+    fs::write(&site.forebay.configuration_file, "half written").expect("write");
+    site.renew("a.pem", "a.test");
+    site.wait_until_shown("a.test", "a.pem");
+    assert_eq!(site.forebay.metric("forebay_last_reload_succeeded", &[]) as u64, 1);
+}
+
+#[test]
+fn keys_that_have_no_room_in_memory_are_read_when_a_client_asks() {
+    let site = Site::start("[tls]\nkeys_in_memory = 1\n");
+    for _ in 0..3 {
+        assert_eq!(site.shown("a.test"), certificate(&site.served("a.pem")));
+        assert_eq!(site.shown("b.test"), certificate(&site.served("b.pem")));
+    }
+}
