@@ -19,7 +19,7 @@ use crate::handshake::{FailureReason, HandshakeService};
 use crate::tls::server_name::ServerName;
 
 /// One in so many connections, and buffers, may belong to clients that are deferred.
-const DEFERRED_OF: usize = 4;
+const DEFERRED_OF: usize = 2;
 
 /// After an accept failed for want of descriptors or memory, try again this much later.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
