@@ -50,6 +50,9 @@ pub(crate) enum Happening {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Operation {
     pub(crate) due: Instant,
+    /// From when on its client is waiting: when it was due, or when this program, late by
+    /// its own fault, came to it.
+    pub(crate) waits_from: Instant,
     /// It is one of a given number of operations.
     pub(crate) claimed: bool,
     /// Known before the operation is over if an orderly end still belongs to it.

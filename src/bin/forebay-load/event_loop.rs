@@ -219,7 +219,12 @@ impl EventLoop {
                     && self.established + (self.in_flight as u64) < established_max
                     && self.has_room(now)
                 {
-                    self.open(Some(Operation { due: now, claimed: false, latency: None }));
+                    self.open(Some(Operation {
+                        due: now,
+                        waits_from: now,
+                        claimed: false,
+                        latency: None,
+                    }));
                 }
             }
             self.open_missing(now);
@@ -357,13 +362,14 @@ impl EventLoop {
             if claims && !schedule.claim() {
                 return;
             }
+            let waits_from = if self.no_room { due } else { now };
             if self.pace.is_open() && !self.no_room {
                 let late = now.duration_since(due);
                 self.tally_at(due).lateness.record(late);
             }
             self.no_room = false;
             self.pace.take();
-            let operation = Operation { due, claimed: claims, latency: None };
+            let operation = Operation { due, waits_from, claimed: claims, latency: None };
             match self.work.purpose {
                 Purpose::Exchange => {
                     if let Some(index) = self.ready.pop_front() {
@@ -408,7 +414,7 @@ impl EventLoop {
     }
 
     fn open(&mut self, operation: Option<Operation>) {
-        let due = operation.map_or_else(Instant::now, |operation| operation.due);
+        let waits_from = operation.map_or_else(Instant::now, |operation| operation.waits_from);
         let unused = self.unused.pop();
         let opened = Connection::open(&self.target, self.opened, unused, &mut self.scratch);
         self.opened += 1;
@@ -420,7 +426,7 @@ impl EventLoop {
             }
         };
         let mut client = Box::new(Client::new(connection, operation));
-        let deadline = due + self.work.timeout;
+        let deadline = waits_from + self.work.timeout;
         client.deadline = Some(deadline);
         client.looked_at = Some(deadline);
         let index = self.free.pop().unwrap_or_else(|| {
@@ -577,7 +583,7 @@ impl EventLoop {
         let slot = &mut self.slots[index as usize];
         let Some(client) = &mut slot.client else { return };
         client.operation = Some(operation);
-        let deadline = operation.due + self.work.timeout;
+        let deadline = operation.waits_from + self.work.timeout;
         client.deadline = Some(deadline);
         if client.looked_at.is_none_or(|looked_at| looked_at > deadline) {
             client.looked_at = Some(deadline);
