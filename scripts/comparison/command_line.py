@@ -56,6 +56,10 @@ _IDLE_SHARE = 0.47
 _PROGRAMS = ("nginx", "openssl")
 
 
+#: Of `benches/`, by the name that the scene has them under.
+_BENCHES = ("scaling", "floor")
+
+
 class _Exit(Exception):
     """Ends the program with a code, after a message."""
 
@@ -129,7 +133,7 @@ def _main(options: argparse.Namespace, arguments: list[str]) -> int:
 def _measure(options: argparse.Namespace, command: str) -> int:
     chosen, absent = _servers(options)
     binaries = options.binaries or build.programs()
-    scaling = None if options.binaries else build.bench("scaling")
+    benches = {} if options.binaries else {name: build.bench(name) for name in _BENCHES}
     load_cpus = _cpus(options)
     with tempfile.TemporaryDirectory(prefix="forebay-compare-") as name:
         directory = Path(name)
@@ -146,7 +150,7 @@ def _measure(options: argparse.Namespace, command: str) -> int:
             options.server_cpu,
             load_cpus,
             settings.idle_connections,
-            scaling,
+            **benches,
         )
         rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
         plan = Plan(chosen, _rows(options), rounds, settings, absent, command)

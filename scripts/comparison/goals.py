@@ -8,6 +8,7 @@ from .result import Result
 FOREBAY = "forebay"
 HAPROXY = "haproxy"
 PLAIN = "plain"
+FLOOR = "floor"
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,8 @@ class Measurement:
     take: Callable[[Load, Settings], Taken]
     #: Whether it makes sense without TLS too.
     for_plain: bool = False
+    #: Whether the bare loop of `benches/floor` is kept up to date for it.
+    for_floor: bool = False
     #: On one CPU that is the server's own, or as an operator would run it, on all.
     one_core: bool = True
 
@@ -287,9 +289,9 @@ ALL = {
             _handshakes("full_ecdsa_request", "--response-bytes", str(REQUEST_BYTES)),
             for_plain=True,
         ),
-        Measurement("bulk_down", _bulk("bulk_down", "down"), for_plain=True),
-        Measurement("bulk_up", _bulk("bulk_up", "up"), for_plain=True),
-        Measurement("request", _requests, for_plain=True),
+        Measurement("bulk_down", _bulk("bulk_down", "down"), for_plain=True, for_floor=True),
+        Measurement("bulk_up", _bulk("bulk_up", "up"), for_plain=True, for_floor=True),
+        Measurement("request", _requests, for_plain=True, for_floor=True),
         Measurement("idle", _idle, for_plain=True),
         Measurement("workers", _workers),
         Measurement("storm", _storm),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import backend, machine
+from .goals import FLOOR
 from .load import Load
 from .measurements import (
     REQUEST_BYTES,
@@ -53,6 +54,8 @@ def run(plan: Plan, scene: Scene, processes: Processes, root: Path, built: bool)
             shift = (number - 1) % len(plan.servers)
             for server in plan.servers[shift:] + plan.servers[:shift]:
                 if server.plain and not measurement.for_plain:
+                    continue
+                if server.name == FLOOR and not measurement.for_floor:
                     continue
                 print(f"round {number}/{plan.rounds}  ", end="", file=sys.stderr)
                 sample = _sample(measurement, server, scene, processes, plan.settings)

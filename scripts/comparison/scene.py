@@ -91,6 +91,8 @@ class Scene:
     idle_connections: int
     #: The bench `scaling`, if it was built.
     scaling: Path | None = None
+    #: The bench `floor`, if it was built.
+    floor: Path | None = None
     _ports: dict[str, int] = field(default_factory=dict)
 
     def port(self, name: str) -> int:

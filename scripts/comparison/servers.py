@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .processes import Failed, Processes
+from .goals import FLOOR
+from .processes import Failed, Processes, Unsupported
 from .scene import Scene
 
 #: Connections beside the idle ones: those that ask, and those of before that are not gone yet.
@@ -290,6 +291,28 @@ TIMEOUTclose = 0
         return ["stunnel4", str(file)]
 
 
+class Floor(Server):
+    """`benches/floor`: what the same system calls and cryptography cost in a bare loop."""
+
+    def __init__(self) -> None:
+        super().__init__(FLOOR, "bare loop")
+
+    def missing(self) -> str | None:
+        return None  # it is built by then
+
+    def configuration(self, scene: Scene, one_core: bool) -> str:
+        return ""
+
+    def command(self, scene: Scene, file: Path) -> list[str]:
+        if scene.floor is None:
+            raise Unsupported("the bench was not built: --binaries was given")
+        command = [str(scene.floor), "serve", "--backend", f"127.0.0.1:{scene.backend_port}"]
+        for key in ("ecdsa", "rsa"):
+            port = scene.port(f"{FLOOR} {key}")
+            command += ["--listen", f"127.0.0.1:{port}={scene.certificates.pem(key)}"]
+        return command
+
+
 @dataclass(frozen=True)
 class External(Server):
     """A server of the operator's own, which runs already: NAME=PORT[/RSA_PORT]:PID[,PID…]."""
@@ -326,7 +349,7 @@ class External(Server):
 
 def known() -> dict[str, Server]:
     """The servers that can be started here, in the order of the tables."""
-    servers = (Forebay(), Haproxy(), Nginx(), Hitch(), Stunnel(), Plain())
+    servers = (Forebay(), Haproxy(), Nginx(), Hitch(), Stunnel(), Plain(), Floor())
     return {server.name: server for server in servers}
 
 

@@ -1,7 +1,7 @@
 """A result as Markdown: each section of a document by its name."""
 
 from .figures import ALL, COSTS, COSTS_OF_ONE_SUITE, LATENCY, STORM, WORKERS, Figure
-from .goals import FOREBAY, GOALS, HAPROXY, Goal
+from .goals import FLOOR, FOREBAY, GOALS, HAPROXY, Goal
 from .result import Result, Summary
 
 #: Figures that one compares servers by, in the order of the table.
@@ -74,8 +74,26 @@ def _standing(goal: Goal, result: Result, reached: float) -> list[str]:
         own,
         reference,
         _best_peer(result, figure),
-        "reached" if goal.holds(result) else "**missed**",
+        "reached" if goal.holds(result) else _missed(figure, result),
     ]
+
+
+def _missed(figure: Figure, result: Result) -> str:
+    """Where there is a floor, how far above it forebay is."""
+    own, floor = (result.median(name, figure.key) for name in (FOREBAY, FLOOR))
+    return f"**missed**; {own / floor:.2f} × the bare loop" if own and floor else "**missed**"
+
+
+def floor(result: Result) -> str:
+    """forebay beside the bare loop, where that was measured."""
+    rows = []
+    for figure in COSTS:
+        own, bare = (result.median(name, figure.key) for name in (FOREBAY, FLOOR))
+        if own and bare:
+            rows.append([_named(figure), figure.text(own), figure.text(bare), f"{own / bare:.2f}"])
+    if not rows:
+        return "*Not part of this run.*"
+    return _table(["CPU time of the server for", "forebay", "bare loop", "ratio"], rows)
 
 
 def _best_peer(result: Result, figure: Figure) -> str:
@@ -83,7 +101,7 @@ def _best_peer(result: Result, figure: Figure) -> str:
     values = {
         name: value
         for name in result.servers
-        if name != FOREBAY
+        if name not in (FOREBAY, FLOOR)
         and not result.server(name).get("plain")
         and (value := result.median(name, figure.key)) is not None
     }
@@ -197,6 +215,7 @@ SECTIONS = {
     "servers": servers,
     "goals": goals,
     "spread": spread,
+    "floor": floor,
     "workers": workers,
     "storm": storm,
     "latency": latency,
