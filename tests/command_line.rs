@@ -3,10 +3,11 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::tls_client::{self, TlsStream};
@@ -25,9 +26,17 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// How long to wait for what must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// For what is not asked for its address.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
 /// The demo, killed when dropped.
 struct Demo {
     child: Child,
+    /// Kept open, as a terminal would be.
+    _stdout: Option<BufReader<ChildStdout>>,
     tls: SocketAddr,
     admin: SocketAddr,
 }
@@ -40,9 +49,9 @@ impl Demo {
             .stderr(Stdio::null())
             .spawn()
             .expect("the binary starts");
-        let stdout = child.stdout.take().expect("piped");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let (mut tls, mut admin) = (None, None);
-        for line in BufReader::new(stdout).lines() {
+        for line in stdout.by_ref().lines() {
             let line = line.expect("text");
             if let Some((_, rest)) = line.split_once("https://forebay.example:") {
                 let port = rest.trim_end_matches('/').parse().expect("a port");
@@ -56,7 +65,30 @@ impl Demo {
             }
         }
         let (tls, admin) = (tls.expect("the command line"), admin.expect("the admin address"));
-        Self { child, tls, admin }
+        Self { child, _stdout: Some(stdout), tls, admin }
+    }
+
+    /// Waits until the health page ends with `word`.
+    fn wait_for_health(&mut self, word: &str) {
+        let begin = Instant::now();
+        while !self.admin("/health").is_ok_and(|answer| answer.trim_end().ends_with(word)) {
+            let ended = self.child.try_wait().expect("wait");
+            assert!(ended.is_none(), "the demo ended ({ended:?}) before it was {word}");
+            assert!(begin.elapsed() < PATIENCE, "the demo never was {word}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits for the process to end by itself.
+    fn wait_for_end(&mut self) -> ExitStatus {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return status;
+            }
+            assert!(begin.elapsed() < PATIENCE, "the demo does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -76,7 +108,7 @@ impl Demo {
         let mut config = tls_client::config();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let stream = tls_client::connect(Arc::new(config), self.tls, "forebay.example");
-        stream.sock.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+        stream.sock.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream
     }
 }
@@ -116,20 +148,34 @@ fn the_demo_shows_a_client_what_its_backend_was_handed() {
 fn the_demo_drains_on_the_first_signal_and_ends_well() {
     let mut demo = Demo::start("aws-lc-rs");
     // It says where it is before it serves.
-    while !demo.admin("/health").is_ok_and(|answer| answer.ends_with("ok\n")) {}
+    demo.wait_for_health("ok");
     let mut open = demo.connect();
     open.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
     open.read_exact(&mut [0; 12]).expect("an answer");
     demo.signal(Signal::TERM);
     // The open connection goes on while the balancer is told to look elsewhere.
-    while !demo.admin("/health").expect("a response").ends_with("draining\n") {}
+    demo.wait_for_health("draining");
     open.write_all(b"GET /again HTTP/1.1\r\nConnection: close\r\n\r\n").expect("sent");
     let mut rest = String::new();
     open.read_to_string(&mut rest).expect("both answers");
     assert!(rest.contains("/again"), "{rest}");
     // Or the process would wait for our side of the connection.
     drop(open);
-    assert_eq!(demo.child.wait().expect("the end").code(), Some(0));
+    assert_eq!(demo.wait_for_end().code(), Some(0));
+}
+
+#[test]
+fn the_demo_goes_on_when_nobody_reads_what_it_prints() {
+    let (reader, stdout) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = forebay(&["demo", "--port", "0", "--admin", "127.0.0.1:0"]);
+    let mut child = command.stdout(stdout).stderr(Stdio::piped()).spawn().expect("it starts");
+    let log = BufReader::new(child.stderr.take().expect("piped"));
+    let mut demo = Demo { child, _stdout: None, tls: NOWHERE, admin: NOWHERE };
+    let mut log = log.lines().map_while(Result::ok);
+    assert!(log.by_ref().any(|line| line.contains("admin address served")));
+    demo.signal(Signal::TERM);
+    assert_eq!(demo.wait_for_end().code(), Some(0), "{:?}", log.collect::<Vec<_>>());
 }
 
 #[test]
@@ -140,7 +186,7 @@ fn a_second_signal_ends_the_demo_at_once() {
     open.read_exact(&mut [0; 12]).expect("an answer");
     demo.signal(Signal::TERM);
     demo.signal(Signal::INT);
-    assert_eq!(demo.child.wait().expect("the end").code(), Some(0));
+    assert_eq!(demo.wait_for_end().code(), Some(0));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::facts::facts;
+use super::output::say;
 use super::run::print;
 use super::{ExitStatus, SUCCESS, WRONG_INPUT};
 use crate::config::{self, Finding};
@@ -35,7 +36,7 @@ fn print_facts(file: &Path) -> ExitStatus {
     let Some(settings) = settings else { return WRONG_INPUT };
     match facts(&settings) {
         Ok(facts) => {
-            print!("{facts}");
+            say(facts.to_string().trim_end());
             SUCCESS
         }
         Err(error) => {
@@ -73,6 +74,6 @@ fn check_all(file: &Path) -> ExitStatus {
         eprintln!("{file}: cannot be used (errors: {errors}, warnings: {warnings})");
         return WRONG_INPUT;
     }
-    println!("{file}: good (warnings: {warnings})");
+    say(format_args!("{file}: good (warnings: {warnings})"));
     SUCCESS
 }

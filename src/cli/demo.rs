@@ -14,6 +14,7 @@ mod responder;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use super::output::say;
 use super::run::run_to_the_end;
 use super::{ExitStatus, FAILURE, WRONG_INPUT};
 use crate::config::{
@@ -124,15 +125,15 @@ fn announce(running: &Running) {
     let Some(address) = running.addresses().first() else { return };
     let port = address.port();
     // The log goes to standard error: this is the demo's own output.
-    println!(
+    say(format_args!(
         "\nThe demo runs. Try, from another terminal:\n\n  \
          curl --insecure --resolve {SERVER_NAME}:{port}:127.0.0.1 https://{SERVER_NAME}:{port}/\n\n\
          or open https://localhost:{port}/ in a browser; it warns of the self-signed certificate.\n"
-    );
+    ));
     if let Some(admin) = running.admin_address() {
-        println!("Metrics: curl http://{admin}/metrics\n");
+        say(format_args!("Metrics: curl http://{admin}/metrics\n"));
     }
-    println!("Ctrl-C drains and ends.\n");
+    say("Ctrl-C drains and ends.\n");
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 mod check;
 mod demo;
 mod facts;
+mod output;
 mod run;
 mod ticket_secret;
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::RangedU64ValueParser;
 
+use super::output::say;
 use super::{ExitStatus, FAILURE, SUCCESS};
 use crate::control::secret_files::{self, SecretFilesError};
 use crate::tls::CryptoLibrary;
@@ -86,7 +87,7 @@ pub(super) fn ticket_secret(arguments: &Arguments) -> ExitStatus {
 fn generate(path: &Path, ratchet_seconds: Option<u64>) -> Result<(), TicketSecretError> {
     let secret = new_secret(ratchet_seconds, unix_seconds())?;
     secret_files::create(path, [&secret])?;
-    println!("{}: made with secret {:08x}", path.display(), secret.id());
+    say(format_args!("{}: made with secret {:08x}", path.display(), secret.id()));
     Ok(())
 }
 
@@ -117,12 +118,12 @@ fn rotate(path: &Path, delay: u64, keep: usize) -> Result<(), TicketSecretError>
     secrets.extend(file.secrets);
     secrets.truncate(keep);
     secret_files::replace(path, &secrets)?;
-    println!(
+    say(format_args!(
         "{}: secret {:08x} seals in {delay} s; secrets in the file: {}",
         path.display(),
         secrets[0].id(),
         secrets.len()
-    );
+    ));
     Ok(())
 }
 
@@ -133,7 +134,7 @@ fn inspect(path: &Path) -> Result<(), TicketSecretError> {
         Form::Haproxy => "HAProxy's tls-ticket-keys",
         Form::Nginx => "nginx' ssl_session_ticket_key",
     };
-    println!("{}: {form}", path.display());
+    say(format_args!("{}: {form}", path.display()));
     let now = unix_seconds();
     let secrets: Vec<&Secret> = file.secrets.iter().collect();
     let seals = sealing(&secrets, now);
@@ -151,7 +152,7 @@ fn inspect(path: &Path) -> Result<(), TicketSecretError> {
                 format!("ratchet at epoch {epoch} of {epoch_seconds} s")
             }
         };
-        println!("  {:08x}  {kind}  {role}", secret.id());
+        say(format_args!("  {:08x}  {kind}  {role}", secret.id()));
     }
     Ok(())
 }
