@@ -20,6 +20,7 @@ fn hello(versions: &[&'static SupportedProtocolVersion]) -> Vec<u8> {
         .expect("the provider has suites of every version")
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth();
+    config.cert_decompressors = Vec::new();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let name = "www.example.com".try_into().expect("a DNS name");
     let mut client = ClientConnection::new(Arc::new(config), name).expect("a client");

@@ -97,11 +97,12 @@ impl Hello {
     fn new() -> anyhow::Result<Self> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = unverified::any_certificate(&provider);
-        let config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
+        config.cert_decompressors = Vec::new();
         let mut client = ClientConnection::new(Arc::new(config), SERVER_NAME.try_into()?)?;
         let mut stream = Vec::new();
         client.write_tls(&mut stream)?;

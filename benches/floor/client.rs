@@ -248,6 +248,7 @@ fn config(group: &'static dyn SupportedKxGroup, resume: bool) -> ClientConfig {
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
+    config.cert_decompressors = Vec::new();
     config.resumption =
         if resume { Resumption::in_memory_sessions(64) } else { Resumption::disabled() };
     config

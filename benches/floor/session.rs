@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use arrayvec::ArrayVec;
 use forebay::handshake::step::step;
 use forebay::handshake::{Established, StepOutcome, Task};
-use forebay::tls::certificates::{self, LoadedCertificate};
+use forebay::tls::certificates::{self, LoadedCertificate, Passphrases};
 use forebay::tls::client_hello::{CLIENT_HELLO_BYTES_MAX, Scan, scan};
 use forebay::tls::policy::{Policy, PolicySettings};
 use forebay::tls::record::{AlertDescription, HEADER_BYTES, Opened, TRAILER_BYTES_MAX};
@@ -49,8 +49,12 @@ pub(super) enum Security {
 impl Security {
     /// TLS with the certificate and key of a PEM file.
     pub(super) fn from_file(path: &Path) -> anyhow::Result<Self> {
-        let (certificates, findings) =
-            certificates::load(&[path.to_owned()], CryptoLibrary::AwsLc, SystemTime::now());
+        let (certificates, findings) = certificates::load(
+            &[path.to_owned()],
+            CryptoLibrary::AwsLc,
+            &Passphrases::default(),
+            SystemTime::now(),
+        );
         if certificates.is_empty() {
             let findings: Vec<_> = findings.iter().map(|finding| finding.message()).collect();
             bail!("{}: {}", path.display(), findings.join("; "));

@@ -155,12 +155,14 @@ pub(super) fn client_config() -> ClientConfig {
     provider.cipher_suites =
         vec![rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256];
     let verifier = unverified::any_certificate(&provider);
-    ClientConfig::builder_with_provider(Arc::new(provider))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has a suite of TLS 1.3")
         .dangerous()
         .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth()
+        .with_no_client_auth();
+    config.cert_decompressors = Vec::new();
+    config
 }
 
 fn service(clock: Clock) -> InlineService<ClockReader> {

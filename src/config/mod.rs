@@ -190,7 +190,7 @@ fn read_document(report: &mut Report<'_>, document: &DeTable<'_>, path: &Path) -
     let root = Section::root(document);
     root.check_keys(report, &TABLES.map(|(name, _)| name));
 
-    let tls = tls::read(report, &root);
+    let tls = tls::read(report, &root, directory);
     let pools = pool::read_all(report, &root, directory);
     let engine = engine::read(report, &root);
     let listeners = listener::read_all(report, &root, directory, &tls, &pools);

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::endpoint::Endpoint;
 use crate::switch::{Spin, Switch};
+use crate::tls::certificate_compression::Compression;
 use crate::tls::names::Group;
 use crate::tls::policy::UnknownServerName;
 use crate::tls::{CryptoLibrary, Version};
@@ -149,6 +150,8 @@ fn every_key_reaches_its_setting() {
         groups = ["P-256", "X25519"]
         small_records = "64KiB"
         keys_in_memory = 500
+        key_passphrase_file = "passphrases"
+        certificate_compression = ["zlib", "brotli"]
         strict_truncation = true
         [log]
         level = "debug"
@@ -237,9 +240,13 @@ fn every_key_reaches_its_setting() {
             policy: policy.clone(),
             small_records_bytes: 65_536,
             keys_in_memory: 500,
+            key_passphrase_file: tls.key_passphrase_file.clone(),
+            certificate_compression: vec![Compression::Zlib, Compression::Brotli],
             strict_truncation: true
         }
     );
+    let passphrases = tls.key_passphrase_file.as_ref().unwrap();
+    assert_eq!(passphrases.value, Path::new("/etc/forebay/passphrases"));
     assert_eq!((log.level, log.failures_per_second), (tracing::Level::DEBUG, 0));
     assert_eq!(admin.address.as_ref().unwrap().value, "[::1]:9440".parse().unwrap());
 
@@ -320,6 +327,8 @@ fn each_default_is_what_the_example_says() {
     assert_eq!(as_is.handshake, written_out.handshake);
     assert_eq!(as_is.limits, written_out.limits);
     assert_eq!(as_is.timeouts, written_out.timeouts);
+    // The default is no file.
+    written_out.tls.key_passphrase_file = None;
     assert_eq!(as_is.tls, written_out.tls);
     assert_eq!(as_is.session.epoch, written_out.session.epoch);
     assert_eq!(as_is.session.overlap, written_out.session.overlap);

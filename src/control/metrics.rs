@@ -80,6 +80,9 @@ pub struct CertificateExpiry {
     pub name: String,
     /// Where it came from: the file, or what stands for it.
     pub source: String,
+    /// The end of its OCSP staple (`nextUpdate`), in seconds since 1970-01-01 UTC, if it
+    /// has one.
+    pub staple_ends_unix_seconds: Option<i64>,
 }
 
 /// Numbers that are settled at start.
@@ -118,7 +121,8 @@ pub struct Sources {
     pub certificates: Arc<Certificates>,
 }
 
-/// The certificates of the configuration in force, the soonest to end first.
+/// The certificates of the configuration in force, the soonest to end first, and their
+/// staples.
 #[derive(Debug, Default)]
 pub struct Certificates(Mutex<Soonest>);
 
@@ -126,6 +130,9 @@ pub struct Certificates(Mutex<Soonest>);
 struct Soonest {
     shown: Vec<CertificateExpiry>,
     count: usize,
+    /// With staples, the soonest to end first.
+    stapled: Vec<CertificateExpiry>,
+    staples: usize,
 }
 
 impl Certificates {
@@ -136,8 +143,13 @@ impl Certificates {
         // Two series with the same labels would make the whole page invalid.
         let mut seen = BTreeSet::new();
         all.retain(|one| seen.insert((one.name.clone(), one.source.clone())));
+        let with_staple = all.iter().filter(|one| one.staple_ends_unix_seconds.is_some());
+        let mut stapled: Vec<_> = with_staple.cloned().collect();
+        let staples = stapled.len();
+        stapled.sort_by_key(|one| one.staple_ends_unix_seconds);
+        stapled.truncate(CERTIFICATES_SHOWN_MAX);
         all.truncate(CERTIFICATES_SHOWN_MAX);
-        *self.lock() = Soonest { shown: all, count };
+        *self.lock() = Soonest { shown: all, count, stapled, staples };
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Soonest> {
@@ -277,6 +289,16 @@ impl Forebay {
         for one in &certificates.shown {
             let labels = [("name", one.name.as_str()), ("source", one.source.as_str())];
             ConstGauge::new(one.not_after_unix_seconds).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "OCSP staples beside the certificates, those whose time is over included";
+        print.gauge("ocsp_staples", help, certificates.staples as u64)?;
+        let help = "When an OCSP staple ends and is no longer sent; the 100 that end soonest";
+        let name = "ocsp_staple_expiry_timestamp_seconds";
+        let mut family = print.family(name, help, MetricType::Gauge)?;
+        for one in &certificates.stapled {
+            let labels = [("name", one.name.as_str()), ("source", one.source.as_str())];
+            let ends = one.staple_ends_unix_seconds.unwrap_or_default();
+            ConstGauge::new(ends).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ pub mod build;
 pub mod capacity;
 pub mod cpus;
 pub mod event_log;
+pub mod key_passphrases;
 pub mod lifecycle;
 pub mod limits;
 pub mod listeners;

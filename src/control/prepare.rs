@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::key_passphrases;
 use super::metrics::CertificateExpiry;
 use super::session_keys::{SessionKeys, Staged};
 use super::supervise::Reloaded;
@@ -50,12 +51,13 @@ pub fn addresses(settings: &Settings) -> Vec<Bound> {
     settings.listeners.iter().flat_map(of_listener).collect()
 }
 
-/// The files and directories that certificates come from.
+/// The files and directories that certificates and the passphrases of their keys come from.
 pub fn certificate_places(settings: &Settings) -> impl Iterator<Item = &Path> {
     settings
         .listeners
         .iter()
         .flat_map(|listener| listener.default_certificate.iter().chain(&listener.certificates))
+        .chain(&settings.tls.key_passphrase_file)
         .map(|place| place.value.as_path())
 }
 
@@ -86,7 +88,7 @@ impl Preparer {
         generation: u64,
     ) -> (Option<Reloaded<Snapshot>>, Vec<Finding>) {
         let mut findings = Vec::new();
-        let mut loading = self.begin_loading(settings);
+        let mut loading = self.begin_loading(settings, &mut findings);
         let mut expiries = Vec::new();
         let mut staged = self.session_keys.stage(settings, &mut findings);
         let mut policies = Vec::new();
@@ -158,15 +160,18 @@ impl Preparer {
     /// errors.
     pub fn check_certificates(&self, settings: &Settings) -> Vec<Finding> {
         let mut findings = Vec::new();
-        let mut loading = self.begin_loading(settings);
+        let mut loading = self.begin_loading(settings, &mut findings);
         for listener in &settings.listeners {
             self.certificates(settings, listener, &mut loading, &mut findings);
         }
         findings
     }
 
-    fn begin_loading(&self, settings: &Settings) -> Loading<'_> {
-        self.store.begin(settings.tls.provider, settings.tls.keys_in_memory, SystemTime::now())
+    fn begin_loading(&self, settings: &Settings, findings: &mut Vec<Finding>) -> Loading<'_> {
+        // Without, keys that need one say so each.
+        let passphrases = key_passphrases::read(settings, findings).unwrap_or_default();
+        let tls = &settings.tls;
+        self.store.begin(tls.provider, tls.keys_in_memory, passphrases, SystemTime::now())
     }
 
     /// The listener's certificates, the default one first.
@@ -220,6 +225,7 @@ impl Preparer {
             minimum_version: policy.minimum_version,
             cipher_suites: policy.cipher_suites.clone(),
             groups: policy.groups.clone(),
+            compression: settings.tls.certificate_compression.clone(),
             alpn: listener.alpn.iter().map(|name| name.clone().into_bytes()).collect(),
             certificates,
             default_certificate: DefaultCertificate::First,
@@ -254,6 +260,7 @@ fn expiry(certificate: &LoadedCertificate) -> CertificateExpiry {
         not_after_unix_seconds: certificate.not_after,
         name: certificate.names.first().map(ToString::to_string).unwrap_or_default(),
         source: certificate.source.display().to_string(),
+        staple_ends_unix_seconds: certificate.staple_ends,
     }
 }
 

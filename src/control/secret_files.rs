@@ -1,5 +1,5 @@
-//! Files of ticket secrets: read with a look at who else may read them, written so that
-//! a crash leaves the old content or the new.
+//! Files of secrets (those of session tickets, the passphrases of keys): read with a look
+//! at who else may read them, written so that a crash leaves the old content or the new.
 
 #![forbid(unsafe_code)]
 
@@ -43,6 +43,14 @@ pub enum SecretFilesError {
         /// The path.
         path: String,
     },
+    /// Larger than any file of its kind.
+    #[error("{path}: is larger than {bytes_max} bytes")]
+    TooLarge {
+        /// The file.
+        path: String,
+        /// The bound.
+        bytes_max: usize,
+    },
     /// The content is wrong.
     #[error("{path}: {source}")]
     Content {
@@ -83,11 +91,36 @@ impl From<&fs::Metadata> for Stamp {
     }
 }
 
-/// Reads the file at `path`.
+/// Reads the file of ticket secrets at `path`.
 ///
 /// # Errors
 /// It cannot be read, others can read it, or its content is wrong.
 pub fn read(path: &Path) -> Result<(SecretFile, Stamp), SecretFilesError> {
+    // The parser says what is wrong with a file that is too large.
+    let (content, stamp) = read_start(path, FILE_BYTES_MAX + 1)?;
+    let parsed = SecretFile::parse(&content)
+        .map_err(|source| SecretFilesError::Content { path: path.display().to_string(), source })?;
+    Ok((parsed, stamp))
+}
+
+/// Reads a file of at most `bytes_max` bytes that nobody but its owner can read.
+///
+/// # Errors
+/// It cannot be read, is larger, or others can read it.
+pub fn read_content(path: &Path, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, SecretFilesError> {
+    let (content, _) = read_start(path, bytes_max + 1)?;
+    if content.len() > bytes_max {
+        let path = path.display().to_string();
+        return Err(SecretFilesError::TooLarge { path, bytes_max });
+    }
+    Ok(content)
+}
+
+/// Up to `bytes_max` bytes from the start of a file that nobody but its owner can read.
+fn read_start(
+    path: &Path,
+    bytes_max: usize,
+) -> Result<(Zeroizing<Vec<u8>>, Stamp), SecretFilesError> {
     let name = || path.display().to_string();
     let io = |source| SecretFilesError::Io { path: name(), what: "read", source };
     // A named pipe without a writer would wait for ever.
@@ -102,12 +135,10 @@ pub fn read(path: &Path) -> Result<(SecretFile, Stamp), SecretFilesError> {
         return Err(SecretFilesError::OpenToOthers { path: name(), mode });
     }
     // As large as it can become, so that no copy is left behind.
-    let mut content = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX + 1));
-    let most = u64::try_from(FILE_BYTES_MAX + 1).unwrap_or(u64::MAX);
+    let mut content = Zeroizing::new(Vec::with_capacity(bytes_max));
+    let most = u64::try_from(bytes_max).unwrap_or(u64::MAX);
     file.take(most).read_to_end(&mut content).map_err(io)?;
-    let parsed = SecretFile::parse(&content)
-        .map_err(|source| SecretFilesError::Content { path: name(), source })?;
-    Ok((parsed, Stamp::from(&metadata)))
+    Ok((content, Stamp::from(&metadata)))
 }
 
 /// Puts `secrets` at `path`, in our own form, in the place of what is there: all of it or

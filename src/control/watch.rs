@@ -47,7 +47,7 @@ pub struct Watch {
 /// One watched directory.
 #[derive(Debug, Default)]
 struct Directory {
-    /// Whether every certificate and key in it matters.
+    /// Whether every certificate, key and staple in it matters.
     whole: bool,
     /// The files that matter otherwise.
     files: HashSet<OsString>,
@@ -122,8 +122,9 @@ impl Watch {
                 Ok(watch) => {
                     let directory = self.directories.entry(watch).or_default();
                     directory.whole |= whole;
-                    // The key may lie beside.
-                    let files = [place.clone(), place.with_extension("key")];
+                    // The key and the staple may lie beside.
+                    let files =
+                        [place.clone(), place.with_extension("key"), place.with_extension("ocsp")];
                     directory.files.extend(
                         files.iter().filter_map(|file| file.file_name()).map(OsStr::to_owned),
                     );
@@ -166,7 +167,7 @@ impl Directory {
     fn cares_for(&self, name: &OsStr) -> bool {
         let ending = Path::new(name).extension().and_then(OsStr::to_str);
         name == VOLUME_LINK
-            || self.whole && matches!(ending, Some("pem" | "crt" | "key"))
+            || self.whole && matches!(ending, Some("pem" | "crt" | "key" | "ocsp"))
             || self.files.contains(name)
     }
 }

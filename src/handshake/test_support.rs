@@ -90,6 +90,7 @@ pub(super) fn server_config_raw(library: CryptoLibrary, offer: &Offer) -> Server
         .with_single_cert(vec![certificate], key)
         .unwrap();
     config.alpn_protocols = offer.alpn();
+    config.cert_compressors = Vec::new();
     config.key_log = Arc::new(CaptureSecrets);
     config.enable_secret_extraction = true;
     config.send_tls13_tickets = 1;

@@ -5,6 +5,7 @@
 //! files, at start and on reload.
 
 pub mod aead;
+pub mod certificate_compression;
 pub mod certificates;
 pub mod client_hello;
 pub mod key_schedule;

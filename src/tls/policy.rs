@@ -18,12 +18,14 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::compress::CompressionCache;
 use rustls::server::{
     ClientHello as RustlsClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert,
 };
 use rustls::sign::CertifiedKey;
 use rustls::{ProtocolVersion, ServerConfig, SupportedProtocolVersion};
 
+use super::certificate_compression::Compression;
 use super::certificates::index::{Candidates, CertificateIndex};
 use super::certificates::{CertificateName, KeyType, LoadedCertificate};
 use super::client_hello::ClientHello;
@@ -45,6 +47,9 @@ pub struct PolicySettings {
     pub cipher_suites: Vec<CipherSuite>,
     /// The key-exchange groups allowed. The client's order decides among them.
     pub groups: Vec<Group>,
+    /// Ways to compress certificates, in the server's order of preference; none: they are
+    /// sent as they are.
+    pub compression: Vec<Compression>,
     /// Application protocols, in the server's order of preference; none: no ALPN.
     pub alpn: Vec<Vec<u8>>,
     /// The certificates, at least one.
@@ -71,6 +76,7 @@ impl PolicySettings {
             minimum_version: Version::Tls12,
             cipher_suites: CipherSuite::DEFAULT_ORDER.to_vec(),
             groups: provider::default_groups(library).to_vec(),
+            compression: Vec::new(),
             alpn: Vec::new(),
             certificates,
             default_certificate: DefaultCertificate::First,
@@ -201,6 +207,7 @@ impl Policy {
             minimum_version,
             cipher_suites,
             groups,
+            compression,
             alpn,
             certificates,
             default_certificate,
@@ -223,6 +230,7 @@ impl Policy {
         let default = default_candidates(&index, &default_certificate)?;
         let selection = Arc::new(Selection::new(index, default, unknown_sni, &provider));
 
+        let compressors: Vec<_> = compression.iter().map(|one| one.compressor()).collect();
         let config = |version| -> Result<Arc<ServerConfig>, rustls::Error> {
             let resolver = Resolver { selection: Arc::clone(&selection), version };
             let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -231,6 +239,11 @@ impl Policy {
                 .with_cert_resolver(Arc::new(resolver));
             config.ignore_client_order = true;
             config.alpn_protocols.clone_from(&alpn);
+            config.cert_compressors = compressors.clone();
+            // They have a cache of their own.
+            config.cert_compression_cache = Arc::new(CompressionCache::Disabled);
+            // What clients send is not unpacked.
+            config.cert_decompressors = Vec::new();
             config.ticketer = Arc::clone(&tickets);
             config.session_storage = Arc::new(NoServerSessionStorage {});
             // One: a second would cost every client a flight's worth of bytes for the

@@ -66,6 +66,7 @@ fn make_policy(library: CryptoLibrary) -> Arc<Policy> {
         key_bits: 256,
         not_before: 0,
         not_after: i64::MAX,
+        staple_ends: None,
         signing: Signing::in_memory(Arc::new(CertifiedKey::new(
             vec![certificate.der().clone()],
             signer.unwrap(),

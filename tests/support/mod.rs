@@ -1,6 +1,7 @@
 //! What several test files share. Each file compiles its own copy and uses a part.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod authority;
 pub mod backend;
 pub mod bystander;
 pub mod certificates;
@@ -15,6 +16,7 @@ pub mod haproxy;
 pub mod load;
 pub mod network;
 pub mod nginx;
+pub mod ocsp;
 pub mod openssl;
 pub mod payload;
 pub mod peers;

@@ -449,6 +449,7 @@ fn the_certificates_that_end_soonest_are_shown_and_all_are_counted() {
         not_after_unix_seconds: 1_900_000_000 + number,
         name: format!("{number}.example"),
         source: "/etc/forebay/all.pem".to_owned(),
+        staple_ends_unix_seconds: (number < 150).then_some(1_800_000_000 - number),
     });
     fixture.certificates.replace(all.collect());
     let read = read(&fixture.page.print(Format::OpenMetrics));
@@ -457,6 +458,11 @@ fn the_certificates_that_end_soonest_are_shown_and_all_are_counted() {
     assert_eq!(read.count(name), CERTIFICATES_SHOWN_MAX);
     let labels = [("name", "0.example"), ("source", "/etc/forebay/all.pem")];
     assert_eq!(read.value(name, &labels), Some(1_900_000_000.0));
+    assert_eq!(read.value("forebay_ocsp_staples", &[]), Some(150.0));
+    let name = "forebay_ocsp_staple_expiry_timestamp_seconds";
+    assert_eq!(read.count(name), CERTIFICATES_SHOWN_MAX);
+    let labels = [("name", "149.example"), ("source", "/etc/forebay/all.pem")];
+    assert_eq!(read.value(name, &labels), Some(1_799_999_851.0));
 }
 
 #[test]
@@ -466,6 +472,7 @@ fn certificates_with_the_same_labels_are_one_series_and_strange_paths_are_escape
         not_after_unix_seconds,
         name: "a.example".to_owned(),
         source: "/srv/\"odd\"\\path\nhere".to_owned(),
+        staple_ends_unix_seconds: None,
     };
     fixture.certificates.replace(vec![one(7), one(5), one(6)]);
     let read = read(&fixture.page.print(Format::OpenMetrics));

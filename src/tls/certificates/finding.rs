@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::StapleProblem;
 use crate::tls::CryptoLibrary;
 
 /// Something found wrong with a certificate, a key or the path to them.
@@ -124,10 +125,43 @@ pub enum Problem {
     },
     /// The key needs a passphrase, which nobody types at a server.
     #[error(
-        "holds an encrypted private key; decrypt it: openssl pkey -in {path} -out {path}.plain, \
-         and keep the result readable by forebay's user only", path = .0.display()
+        "holds an encrypted private key, and there is no passphrase for it: name a file with it \
+         in tls.key_passphrase_file, or decrypt the key: openssl pkey -in {path} \
+         -out {path}.plain, and keep the result readable by forebay's user only",
+        path = .0.display()
     )]
     EncryptedKey(PathBuf),
+    /// The key needs another passphrase.
+    #[error(
+        "holds an encrypted private key that no passphrase of tls.key_passphrase_file opens \
+         (tried: {tried}); add the right one there, and try it: openssl pkey -noout -in {path}",
+        path = .path.display()
+    )]
+    WrongPassphrase {
+        /// The file.
+        path: PathBuf,
+        /// How many passphrases there are.
+        tried: usize,
+    },
+    /// The key is encrypted by means that we do not have.
+    #[error(
+        "holds a private key under an encryption that is not supported ({what}); \
+         convert it: openssl pkey -aes256 -in {path} -out {path}.pkcs8",
+        path = .path.display()
+    )]
+    UnsupportedEncryption {
+        /// The file.
+        path: PathBuf,
+        /// The encryption in words.
+        what: String,
+    },
+    /// A key with the header lines of RFC 1421, whose key derivation is one round of MD5.
+    #[error(
+        "holds a private key in OpenSSL's old encryption (Proc-Type: 4,ENCRYPTED), which \
+         is weak and not read; convert it: openssl pkey -aes256 -in {path} -out {path}.pkcs8",
+        path = .0.display()
+    )]
+    OldEncryption(PathBuf),
     /// A certificate does not parse.
     #[error("certificate number {position} in it is not valid X.509: {detail}")]
     BrokenCertificate {
@@ -202,6 +236,24 @@ pub enum Problem {
          but today's clients will refuse it"
     )]
     CommonNameOnly(String),
+    /// The file beside it is no staple for it.
+    #[error("is not sent as OCSP staple: {0}")]
+    UnusableStaple(StapleProblem),
+    /// The issuer's word has grown old.
+    #[error(
+        "is not sent as OCSP staple any more: its time was over at {0}; fetch it anew, \
+         and look why that was not done"
+    )]
+    StapleOver(String),
+    /// Clients insist on one.
+    #[error(
+        "demands an OCSP staple (must-staple), and there is no {}; clients will refuse it \
+         until there is", .expected.display()
+    )]
+    NoStaple {
+        /// Where it was looked for.
+        expected: PathBuf,
+    },
     /// Served only where no name matches.
     #[error("is valid for no DNS name and no address; it can only serve as the default")]
     NoNames,
@@ -232,6 +284,9 @@ impl Problem {
             | Self::KeyReadableByOthers { .. }
             | Self::CommonNameOnly(_)
             | Self::NoNames
+            | Self::UnusableStaple(_)
+            | Self::StapleOver(_)
+            | Self::NoStaple { .. }
             | Self::UnusableName(_)
             | Self::UnlinkedCertificate { .. } => Severity::Warning,
             _ => Severity::Error,

@@ -79,6 +79,7 @@ pub(crate) fn assemble(
         key_bits,
         not_before: validity.not_before.timestamp(),
         not_after: validity.not_after.timestamp(),
+        staple_ends: None,
         signing: Signing::in_memory(Arc::new(CertifiedKey::new(chain, key))),
     })
 }

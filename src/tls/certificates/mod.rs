@@ -14,13 +14,19 @@
 //! May read files. Must not know listeners, versions or handshakes: `policy` joins them.
 #![forbid(unsafe_code)]
 
+mod der;
+mod encrypted_key;
 mod finding;
 mod identity;
 pub mod index;
+mod ocsp;
 mod pem_file;
+mod signature;
 mod signing;
 mod sources;
 pub mod store;
+#[cfg(test)]
+mod test_files;
 #[cfg(test)]
 mod tests;
 
@@ -30,8 +36,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub use encrypted_key::{PASSPHRASES_MAX, Passphrases, PassphrasesError};
 pub use finding::{Finding, Problem, Severity};
 pub(crate) use identity::{assemble, unix_seconds};
+pub use ocsp::StapleProblem;
 use signing::KeyCache;
 pub use signing::Signing;
 
@@ -54,16 +62,25 @@ pub struct LoadedCertificate {
     pub not_before: i64,
     /// The end of its validity, in seconds since the UNIX epoch.
     pub not_after: i64,
+    /// The end of the time of the OCSP staple that lies beside it, in seconds since the
+    /// UNIX epoch; `None` without a usable one.
+    pub staple_ends: Option<i64>,
     /// The chain, leaf first, and the key.
     pub signing: Signing,
 }
 
 impl LoadedCertificate {
-    /// Reports what is wrong with the validity at `now`.
+    /// Reports what is wrong with the validity, and that of the staple, at `now`.
     fn check_dates(&self, now: SystemTime, findings: &mut Vec<Finding>) {
         identity::check_dates(self.not_before, self.not_after, now, &mut |problem| {
             findings.push(Finding::new(&self.source, problem));
         });
+        if let Some(ends) = self.staple_ends
+            && ends <= unix_seconds(now)
+        {
+            let problem = Problem::StapleOver(ocsp::time_text(ends));
+            findings.push(Finding::new(&ocsp::path_of(&self.source), problem));
+        }
     }
 }
 
@@ -141,22 +158,24 @@ impl fmt::Display for KeyType {
 /// Loads every certificate that `paths` lead to: files, and directories of files.
 ///
 /// A file holds a PEM chain and its key in any order; or the chain only, the key being
-/// in the file of the same name with the ending `.key`. Of a directory every `*.pem` and
+/// in the file of the same name with the ending `.key`. An OCSP staple is in the file with
+/// the ending `.ocsp`. Of a directory every `*.pem` and
 /// `*.crt` is loaded, in order of name, without descending; dotfiles and other endings
-/// are none of ours. `now` is what validity is judged by.
+/// are none of ours. `passphrases` open encrypted keys; `now` is what validity is judged by.
 ///
 /// Returns what could be loaded and *everything* found wrong: a caller that must be
 /// right gives up on any finding of [`Severity::Error`].
 pub fn load(
     paths: &[PathBuf],
     library: CryptoLibrary,
+    passphrases: &Passphrases,
     now: SystemTime,
 ) -> (Vec<LoadedCertificate>, Vec<Finding>) {
     let mut findings = Vec::new();
     let files = sources::expand(paths, &mut findings);
     let mut certificates = Vec::new();
     for file in &files {
-        let loaded = load_file(file, library, &mut findings);
+        let loaded = load_file(file, library, passphrases, &mut findings);
         if let Some(certificate) = &loaded {
             certificate.check_dates(now, &mut findings);
         }
@@ -169,10 +188,12 @@ pub fn load(
 fn load_file(
     path: &Path,
     library: CryptoLibrary,
+    passphrases: &Passphrases,
     findings: &mut Vec<Finding>,
 ) -> Option<LoadedCertificate> {
     let mut report = |path: &Path, problem: Problem| findings.push(Finding::new(path, problem));
-    let mut file = pem_file::read(path).map_err(|problem| report(path, problem)).ok()?;
+    let mut file =
+        pem_file::read(path, passphrases).map_err(|problem| report(path, problem)).ok()?;
 
     let mut key_path = path.to_owned();
     let mut keys = std::mem::take(&mut file.keys);
@@ -188,7 +209,8 @@ fn load_file(
             return None;
         }
         let key_file =
-            pem_file::read(&key_path).map_err(|problem| report(&key_path, problem)).ok()?;
+            pem_file::read(&key_path, passphrases).map_err(|problem| report(&key_path, problem));
+        let key_file = key_file.ok()?;
         keys = key_file.keys;
         readable_by_others = key_file.readable_by_others;
         if keys.is_empty() {
@@ -204,9 +226,10 @@ fn load_file(
         return None;
     }
     let key = keys.pop()?;
-    assemble(path, file.certificates, key, library, &mut |problem| {
+    let certificate = assemble(path, file.certificates, key, library, &mut |problem| {
         // What concerns the key is said of the file that holds the key.
         let path = if problem.concerns_key() { &key_path } else { path };
         report(path, problem);
-    })
+    })?;
+    Some(ocsp::attach(certificate, path, library, &mut report))
 }

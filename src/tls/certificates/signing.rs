@@ -25,11 +25,17 @@ use std::time::SystemTime;
 
 use rustls::sign::CertifiedKey;
 
-use super::{CertificateName, CryptoLibrary, Severity, load_file, unix_seconds};
+use super::{CertificateName, CryptoLibrary, Passphrases, Severity, load_file, unix_seconds};
 
 /// After a file could not be read it is not tried again for so long: whoever asks for its
 /// name again and again must not keep the workers busy with it.
 const RETRY_PAUSE_SECONDS: i64 = 10;
+
+/// How exactly it is known when a certificate was last used.
+const LAST_USED_SECONDS: i64 = 60;
+
+/// No time at which a certificate was used.
+const NEVER: i64 = i64::MIN;
 
 /// The way to a chain and its key. Clones lead to the same.
 #[derive(Clone)]
@@ -55,6 +61,7 @@ impl Signing {
         names: Arc<[CertificateName]>,
         library: CryptoLibrary,
         certified: Option<Arc<CertifiedKey>>,
+        staple_ends: Option<i64>,
         cache: &Arc<KeyCache>,
     ) -> Self {
         let this = Arc::new(OnDisk {
@@ -64,19 +71,20 @@ impl Signing {
             cache: Arc::clone(cache),
             resident: RwLock::new(None),
             used: AtomicBool::new(false),
+            last_used: AtomicI64::new(NEVER),
             kept: AtomicBool::new(false),
             retry_at: AtomicI64::new(i64::MIN),
         });
         if let Some(certified) = certified
             && cache.admit_if_room(&this)
         {
-            *write(&this.resident) = Some(certified);
+            *write(&this.resident) = Some(Resident::new(certified, staple_ends));
         }
         Self(Origin::OnDisk(this))
     }
 
-    /// The chain, leaf first, and the key, ready for rustls. May read files: not for
-    /// engines. `None` if they cannot be read any more, which is logged with its cause.
+    /// The chain, leaf first, the key, and the staple unless its time is over, ready for
+    /// rustls. May read files: not for engines. `None` if they cannot be read any more, which is logged with its cause.
     pub fn certified(&self) -> Option<Arc<CertifiedKey>> {
         match &self.0 {
             Origin::InMemory(certified) => Some(Arc::clone(certified)),
@@ -89,6 +97,17 @@ impl Signing {
         match &self.0 {
             Origin::InMemory(_) => true,
             Origin::OnDisk(on_disk) => read(&on_disk.resident).is_some(),
+        }
+    }
+
+    /// When a client was last shown it, in seconds since the UNIX epoch, to the minute;
+    /// `None` if that has not been since the file was read.
+    pub fn last_used(&self) -> Option<i64> {
+        match &self.0 {
+            Origin::InMemory(_) => None,
+            Origin::OnDisk(on_disk) => {
+                Some(on_disk.last_used.load(Ordering::Relaxed)).filter(|at| *at != NEVER)
+            }
         }
     }
 
@@ -112,14 +131,31 @@ impl fmt::Debug for Signing {
     }
 }
 
+/// What is handed to rustls, and until when as it is.
+struct Resident {
+    certified: Arc<CertifiedKey>,
+    /// Seconds since the UNIX epoch; without a staple never.
+    staple_ends: i64,
+}
+
+impl Resident {
+    fn new(certified: Arc<CertifiedKey>, staple_ends: Option<i64>) -> Self {
+        // A staple whose time was over when it was read is not in it.
+        let staple_ends = staple_ends.filter(|_| certified.ocsp.is_some());
+        Self { certified, staple_ends: staple_ends.unwrap_or(i64::MAX) }
+    }
+}
+
 struct OnDisk {
     source: Arc<Path>,
     names: Arc<[CertificateName]>,
     library: CryptoLibrary,
     cache: Arc<KeyCache>,
-    resident: RwLock<Option<Arc<CertifiedKey>>>,
+    resident: RwLock<Option<Resident>>,
     /// Since the clock's hand came by.
     used: AtomicBool,
+    /// Seconds since the UNIX epoch, written once a minute at most.
+    last_used: AtomicI64,
     /// Not to be let go: see [`Signing::keep`].
     kept: AtomicBool,
     /// Seconds since the UNIX epoch before which a failed read is not tried again.
@@ -128,14 +164,35 @@ struct OnDisk {
 
 impl OnDisk {
     fn certified(self: &Arc<Self>) -> Option<Arc<CertifiedKey>> {
-        if let Some(certified) = &*read(&self.resident) {
-            // Only once a round: a store would take the line from every other worker.
+        let now = unix_seconds(SystemTime::now());
+        // Each only once in a while: a store would take the line from every other worker.
+        if now.saturating_sub(self.last_used.load(Ordering::Relaxed)) >= LAST_USED_SECONDS {
+            self.last_used.store(now, Ordering::Relaxed);
+        }
+        if let Some(resident) = &*read(&self.resident) {
             if !self.used.load(Ordering::Relaxed) {
                 self.used.store(true, Ordering::Relaxed);
             }
-            return Some(Arc::clone(certified));
+            if now < resident.staple_ends {
+                return Some(Arc::clone(&resident.certified));
+            }
         }
-        self.load()
+        self.without_staple(now).or_else(|| self.load())
+    }
+
+    /// Lets go of a staple whose time is over.
+    fn without_staple(&self, now: i64) -> Option<Arc<CertifiedKey>> {
+        let mut resident = write(&self.resident);
+        let resident = resident.as_mut()?;
+        if now >= resident.staple_ends {
+            let certified = CertifiedKey { ocsp: None, ..CertifiedKey::clone(&resident.certified) };
+            *resident = Resident::new(Arc::new(certified), None);
+            tracing::warn!(
+                file = %super::ocsp::path_of(&self.source).display(),
+                "the time of an OCSP staple is over, and it is no longer sent: fetch it anew"
+            );
+        }
+        Some(Arc::clone(&resident.certified))
     }
 
     /// Two workers may load at once and do the same; the first one's result stays.
@@ -145,10 +202,11 @@ impl OnDisk {
             return None;
         }
         let mut findings = Vec::new();
-        let loaded = load_file(&self.source, self.library, &mut findings)
-            .filter(|loaded| loaded.names == self.names)
-            .and_then(|loaded| loaded.signing.certified());
-        let Some(certified) = loaded else {
+        let loaded =
+            load_file(&self.source, self.library, &self.cache.passphrases(), &mut findings)
+                .filter(|loaded| loaded.names == self.names)
+                .and_then(|loaded| Some((loaded.signing.certified()?, loaded.staple_ends)));
+        let Some((certified, staple_ends)) = loaded else {
             self.retry_at.store(now.saturating_add(RETRY_PAUSE_SECONDS), Ordering::Relaxed);
             let error = findings.iter().find(|finding| finding.severity == Severity::Error);
             let cause = error.map_or_else(
@@ -164,9 +222,9 @@ impl OnDisk {
         };
         let mut resident = write(&self.resident);
         if let Some(other) = &*resident {
-            return Some(Arc::clone(other));
+            return Some(Arc::clone(&other.certified));
         }
-        *resident = Some(Arc::clone(&certified));
+        *resident = Some(Resident::new(Arc::clone(&certified), staple_ends));
         drop(resident);
         self.cache.admit(self);
         Some(certified)
@@ -177,6 +235,8 @@ impl OnDisk {
 #[derive(Debug, Default)]
 pub(super) struct KeyCache {
     keys_max: AtomicUsize,
+    /// What encrypted keys are opened with when they are read again.
+    passphrases: Mutex<Passphrases>,
     /// In the order in which the hand comes by. A certificate that is no longer
     /// configured leaves when the hand comes to it; its key is gone before.
     round: Mutex<VecDeque<Weak<OnDisk>>>,
@@ -193,6 +253,15 @@ impl KeyCache {
     /// number down.
     pub(super) fn set_keys_max(&self, keys_max: usize) {
         self.keys_max.store(keys_max, Ordering::Relaxed);
+    }
+
+    /// What encrypted keys are opened with when they are read again, from now on.
+    pub(super) fn set_passphrases(&self, passphrases: Passphrases) {
+        *lock(&self.passphrases) = passphrases;
+    }
+
+    fn passphrases(&self) -> Passphrases {
+        lock(&self.passphrases).clone()
     }
 
     /// Takes note of one more if nobody must go for it.

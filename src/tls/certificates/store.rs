@@ -16,7 +16,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::SystemTime;
 
-use super::{Finding, KeyCache, LoadedCertificate, Problem, Severity, Signing, load_file, sources};
+use super::{
+    Finding, KeyCache, LoadedCertificate, Passphrases, Problem, Severity, Signing, load_file, ocsp,
+    sources,
+};
 use crate::tls::CryptoLibrary;
 
 /// With fewer files than this to read, threads are not worth their start.
@@ -42,11 +45,12 @@ struct Entry {
     findings: Vec<Finding>,
 }
 
-/// What tells whether a certificate's file, or the one with its key, has changed.
+/// What tells whether a certificate's file, or the one with its key or staple, has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     certificate: FileIdentity,
     key: Option<FileIdentity>,
+    staple: Option<FileIdentity>,
 }
 
 /// A file's state, to the nanosecond. The inode tells renames from rewrites, and the time
@@ -76,7 +80,9 @@ impl FileIdentity {
 impl Stamp {
     fn of(path: &Path) -> Option<Self> {
         let certificate = FileIdentity::of(path)?;
-        Some(Self { certificate, key: FileIdentity::of(&path.with_extension("key")) })
+        let key = FileIdentity::of(&path.with_extension("key"));
+        let staple = FileIdentity::of(&ocsp::path_of(path));
+        Some(Self { certificate, key, staple })
     }
 }
 
@@ -84,14 +90,21 @@ impl Store {
     /// Begins to load what a configuration names. The certificates in force stay as they
     /// are until the result is handed to [`Store::commit`]; that at most `keys_max` chains
     /// and keys are kept in memory holds at once.
-    pub fn begin(&self, library: CryptoLibrary, keys_max: usize, now: SystemTime) -> Loading<'_> {
+    pub fn begin(
+        &self,
+        library: CryptoLibrary,
+        keys_max: usize,
+        passphrases: Passphrases,
+        now: SystemTime,
+    ) -> Loading<'_> {
         self.keys.set_keys_max(keys_max);
-        Loading { store: self, library, now, entries: HashMap::new() }
+        Loading { store: self, library, passphrases, now, entries: HashMap::new() }
     }
 
     /// Puts in force what was loaded; what is no longer named is forgotten.
     pub fn commit(&mut self, loaded: Loaded) {
-        self.entries = loaded.0;
+        self.entries = loaded.entries;
+        self.keys.set_passphrases(loaded.passphrases);
     }
 }
 
@@ -100,13 +113,17 @@ impl Store {
 pub struct Loading<'a> {
     store: &'a Store,
     library: CryptoLibrary,
+    passphrases: Passphrases,
     now: SystemTime,
     entries: HashMap<PathBuf, Entry>,
 }
 
 /// What [`Loading`] came to.
 #[derive(Debug)]
-pub struct Loaded(HashMap<PathBuf, Entry>);
+pub struct Loaded {
+    entries: HashMap<PathBuf, Entry>,
+    passphrases: Passphrases,
+}
 
 impl Loading<'_> {
     /// Every certificate that `path` leads to, a file or a directory as in
@@ -144,7 +161,7 @@ impl Loading<'_> {
 
     /// Everything that was loaded, to be committed.
     pub fn finish(self) -> Loaded {
-        Loaded(self.entries)
+        Loaded { entries: self.entries, passphrases: self.passphrases }
     }
 
     /// The entry of a file, and what is to be said now and not again.
@@ -160,7 +177,8 @@ impl Loading<'_> {
             return (Some(known.clone()), Vec::new());
         }
         let mut findings = Vec::new();
-        let Some(mut certificate) = load_file(file, self.library, &mut findings) else {
+        let Some(mut certificate) = load_file(file, self.library, &self.passphrases, &mut findings)
+        else {
             let Some(known) = known else { return (None, findings) };
             let outcome = match known.certificate.signing.keep() {
                 true => "the certificate read before stays in use",
@@ -178,6 +196,7 @@ impl Loading<'_> {
             Arc::clone(&certificate.names),
             self.library,
             certificate.signing.certified(),
+            certificate.staple_ends,
             &self.store.keys,
         );
         let entry = Entry { library: self.library, stamp, certificate, findings };

@@ -3,35 +3,14 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::test_files::{P256, concatenate, one_certificate, write};
 use super::*;
 use crate::tls::test_support::{LIBRARIES, openssl, openssl_certificate, restrict};
 
-const P256: &str = "ec -pkeyopt ec_paramgen_curve:P-256";
 const AWS: CryptoLibrary = CryptoLibrary::AwsLc;
 
 fn load_now(paths: &[PathBuf], library: CryptoLibrary) -> (Vec<LoadedCertificate>, Vec<Finding>) {
-    load(paths, library, SystemTime::now())
-}
-
-/// A directory with `a.crt` and `a.key`, P-256, for a.example.
-fn one_certificate() -> TempDir {
-    let directory = TempDir::new().unwrap();
-    openssl_certificate(directory.path(), "a", P256, "DNS:a.example");
-    directory
-}
-
-/// Concatenates files of the directory into another.
-fn concatenate(directory: &Path, from: &[&str], to: &str) -> PathBuf {
-    let bytes: Vec<u8> =
-        from.iter().flat_map(|name| fs::read(directory.join(name)).unwrap()).collect();
-    write(directory, to, &bytes)
-}
-
-fn write(directory: &Path, name: &str, bytes: &[u8]) -> PathBuf {
-    let path = directory.join(name);
-    fs::write(&path, bytes).unwrap();
-    restrict(&path);
-    path
+    load(paths, library, &Passphrases::default(), SystemTime::now())
 }
 
 /// The one finding for `path`, in its own words.
@@ -210,7 +189,7 @@ fn a_directory_is_read_in_order_and_leaves_the_rest_alone() {
     let at = directory.path();
     openssl_certificate(at, "b", P256, "DNS:b.example");
     concatenate(at, &["b.crt", "b.key"], "0.pem");
-    for stray in [".hidden.pem", "stray.key", "a.ocsp", "README"] {
+    for stray in [".hidden.pem", "stray.key", "stray.ocsp", "README"] {
         write(at, stray, b"not for us");
     }
     fs::create_dir(at.join("deeper")).unwrap();
@@ -322,25 +301,6 @@ fn two_keys_in_a_file_are_an_error() {
 }
 
 #[test]
-fn an_encrypted_key_says_how_to_decrypt_it() {
-    let directory = one_certificate();
-    let at = directory.path();
-    openssl(at, "pkey -in a.key -aes256 -passout pass:secret -out pkcs8.key");
-    openssl(at, "ec -in a.key -aes256 -passout pass:secret -out old.key");
-    for key in ["pkcs8.key", "old.key"] {
-        let path = concatenate(at, &["a.crt", key], "encrypted.pem");
-        let path_text = path.display();
-        assert_eq!(
-            error(&path),
-            format!(
-                "holds an encrypted private key; decrypt it: openssl pkey -in {path_text} \
-                 -out {path_text}.plain, and keep the result readable by forebay's user only"
-            )
-        );
-    }
-}
-
-#[test]
 fn binary_forms_are_named_with_the_command_that_converts_them() {
     let directory = one_certificate();
     let at = directory.path();
@@ -354,6 +314,22 @@ fn binary_forms_are_named_with_the_command_that_converts_them() {
     ] {
         let message = error(&at.join(name));
         assert!(message.starts_with(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_file_that_is_called_as_pkcs12_files_are_gets_their_command_too() {
+    let directory = TempDir::new().unwrap();
+    for name in ["site.p12", "site.PFX"] {
+        let path = write(directory.path(), name, &[0x30, 0x80, 0x02, 0x01, 0x03]);
+        let path_text = path.display();
+        assert_eq!(
+            error(&path),
+            format!(
+                "is a PKCS#12 container; convert it: openssl pkcs12 -in {path_text} -nodes \
+                 -out {path_text}.pem"
+            )
+        );
     }
 }
 
@@ -423,7 +399,8 @@ fn validity_is_judged_by_the_clock_and_only_warned_of() {
     let not_after = good(&path, AWS).not_after as u64;
     let at = |seconds: u64| {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let (certificates, findings) = load(std::slice::from_ref(&path), AWS, now);
+        let (certificates, findings) =
+            load(std::slice::from_ref(&path), AWS, &Passphrases::default(), now);
         assert_eq!(certificates.len(), 1);
         assert!(findings.iter().all(|finding| finding.severity == Severity::Warning));
         findings.iter().map(Finding::message).collect::<Vec<_>>()

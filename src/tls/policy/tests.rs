@@ -6,7 +6,7 @@ use rustls::{ClientConnection, HandshakeKind, KeyLog, ServerConnection, Signatur
 use tempfile::TempDir;
 
 use super::*;
-use crate::tls::certificates;
+use crate::tls::certificates::{self, Passphrases};
 use crate::tls::client_hello::{CLIENT_HELLO_BYTES_MAX, Scan, scan};
 use crate::tls::names::CIPHER_SUITES;
 use crate::tls::self_signed::self_signed;
@@ -32,7 +32,8 @@ static FOUR_KINDS: LazyLock<TempDir> = LazyLock::new(|| {
 
 fn four_kinds(library: CryptoLibrary) -> Vec<LoadedCertificate> {
     let paths = [FOUR_KINDS.path().to_owned()];
-    let (certificates, findings) = certificates::load(&paths, library, SystemTime::now());
+    let (certificates, findings) =
+        certificates::load(&paths, library, &Passphrases::default(), SystemTime::now());
     assert_eq!(findings, []);
     certificates
 }

@@ -29,7 +29,7 @@ fn replace(directory: &Path, file: &str, text: &str) -> PathBuf {
 
 /// Loads a path and puts the result in force.
 fn load(store: &mut Store, path: &Path, keys_max: usize) -> (Vec<LoadedCertificate>, Vec<Finding>) {
-    let mut loading = store.begin(LIBRARY, keys_max, SystemTime::now());
+    let mut loading = store.begin(LIBRARY, keys_max, Passphrases::default(), SystemTime::now());
     let (certificates, findings) = loading.load(path);
     let loaded = loading.finish();
     store.commit(loaded);
@@ -108,7 +108,7 @@ fn a_bad_file_is_an_error_at_first_and_left_out_of_a_directory_later() {
     write(directory.path(), "a.pem", "a.example");
     let bad = replace(directory.path(), "bad.pem", "rubbish");
     let mut store = Store::default();
-    let mut loading = store.begin(LIBRARY, 10, SystemTime::now());
+    let mut loading = store.begin(LIBRARY, 10, Passphrases::default(), SystemTime::now());
     let (_, findings) = loading.load(directory.path());
     assert_eq!(findings[0].severity, Severity::Error, "nothing is in force yet");
     fs::remove_file(&bad).unwrap();
