@@ -1,16 +1,20 @@
 //! The command line: one file a subcommand.
 //!
 //! Exit codes: 0 all is well, and the end was asked for; 1 something failed while
-//! starting or running; 2 the command line or the configuration is wrong.
+//! starting or running, or there are findings; 2 the command line or the configuration is
+//! wrong, or what was asked for could not be looked at.
 //!
 //! May know: everything below. Nothing knows it.
 
 #![forbid(unsafe_code)]
 
+mod admin_client;
+mod certs;
 mod check;
 mod demo;
 mod facts;
 mod output;
+mod reload;
 mod run;
 mod ticket_secret;
 
@@ -63,6 +67,11 @@ enum Command {
     Run(run::Arguments),
     /// Check a configuration file and everything it names, and print every finding
     Check(check::Arguments),
+    /// Have the running process read its configuration and certificates again, and wait for
+    /// the outcome
+    Reload(reload::Arguments),
+    /// List the certificates that are served, or check whether clients will take them
+    Certs(certs::Arguments),
     /// Run with a self-signed certificate and a backend of its own, without any file
     Demo(demo::Arguments),
     /// Make, rotate or inspect the file of secrets that a tier's session tickets are
@@ -75,6 +84,8 @@ pub fn main() -> ExitCode {
     let status = match CommandLine::parse().command {
         Command::Run(arguments) => run::run(arguments),
         Command::Check(arguments) => check::check(&arguments),
+        Command::Reload(arguments) => reload::reload(&arguments),
+        Command::Certs(arguments) => certs::certs(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::TicketSecret(arguments) => ticket_secret::ticket_secret(&arguments),
     };
@@ -97,6 +108,13 @@ mod tests {
             &["run", "-c", "forebay.toml"][..],
             &["check", "--config", "forebay.toml"],
             &["check", "-c", "forebay.toml", "--facts"],
+            &["reload", "-c", "forebay.toml"],
+            &["reload", "--admin", "127.0.0.1:9440", "--timeout", "5", "--json"],
+            &["certs", "list", "--admin", "[::1]:9440", "--json"],
+            &["certs", "check", "-c", "forebay.toml"],
+            &["certs", "check", "site.pem", "certificates/", "shop.example:443"],
+            &["certs", "check", "--names", "a.example,b.example", "--days", "7", "site.pem"],
+            &["certs", "check", "--nodes", "a:443,b:443", "--same", "--roots", "ca.pem"],
             &["demo"],
             &["ticket-secret", "generate", "--ratchet", "--epoch", "3600", "tier.secrets"],
             &["ticket-secret", "rotate", "--delay", "0", "--keep", "2", "tier.secrets"],
@@ -116,6 +134,10 @@ mod tests {
             &["demo", "--port", "70000"],
             &["ticket-secret", "rotate", "--keep", "1", "tier.secrets"],
             &["ticket-secret", "generate"],
+            &["reload"],
+            &["certs", "list"],
+            &["certs", "check"],
+            &["certs", "check", "--same", "site.pem"],
             &[],
         ] {
             let error = parse(arguments).expect_err("wrong");

@@ -1,4 +1,5 @@
-//! The admin address: `/metrics`, `/health`, `/ready`, over HTTP/1.1.
+//! The admin address: `/metrics`, `/health`, `/ready`, `/certificates`, and `POST /reload`
+//! for who is on this machine, over HTTP/1.1.
 //!
 //! One thread, one poll(2) loop, everything bounded: connections, bytes of a request,
 //! time for each phase. A client can cost the others nothing: when the table is full
@@ -10,7 +11,10 @@
 //! thread for each connection without bound and read requests without limit or
 //! timeout. The request itself is parsed by `httparse`.
 //!
-//! May know: the metrics page, the lifecycle. Must not know: engines.
+//! A reload is done by the control thread. Whoever asked for it waits, and is looked after
+//! now and then.
+//!
+//! May know: the pages, the lifecycle. Must not know: engines.
 
 #![forbid(unsafe_code)]
 
@@ -29,6 +33,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::lifecycle::Lifecycle;
 use super::metrics::Page;
+use super::reload_requests::ReloadRequests;
+use super::served::Served;
 use answer::Answers;
 use connection::Connection;
 
@@ -41,6 +47,8 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// From then to the last byte of the response.
     pub response_timeout: Duration,
+    /// How long who asked for a reload waits for its end.
+    pub reload_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -49,12 +57,29 @@ impl Default for Limits {
             connections_max: 32,
             request_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(10),
+            reload_timeout: Duration::from_secs(300),
         }
     }
 }
 
 /// How long accepting pauses after it failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is looked whether a reload is done.
+const RELOAD_LOOK: Duration = Duration::from_millis(20);
+
+/// What is shown and done here.
+#[derive(Debug)]
+pub struct Pages {
+    /// The stage, for `/health` and `/ready`.
+    pub lifecycle: Arc<Lifecycle>,
+    /// `/metrics`.
+    pub metrics: Page,
+    /// `/certificates`.
+    pub served: Arc<Served>,
+    /// `POST /reload`.
+    pub reload_requests: Arc<ReloadRequests>,
+}
 
 /// Why the admin address cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -112,19 +137,14 @@ impl AdminListener {
     ///
     /// # Errors
     /// No descriptor or no thread is to be had.
-    pub fn serve(
-        self,
-        lifecycle: Arc<Lifecycle>,
-        page: Page,
-        limits: Limits,
-    ) -> Result<AdminServer, AdminError> {
+    pub fn serve(self, pages: Pages, limits: Limits) -> Result<AdminServer, AdminError> {
         let (stop, stopped) = UnixStream::pair().map_err(AdminError::Start)?;
         let address = self.address;
         let serving = Serving {
             listener: self.listener,
             stopped,
             limits,
-            answers: Answers::new(lifecycle, page),
+            answers: Answers::new(pages),
             connections: Vec::with_capacity(limits.connections_max),
             accept_again: None,
         };
@@ -198,7 +218,9 @@ impl Serving {
             self.accept_again = None;
         }
         let deadlines = self.connections.iter().map(Connection::deadline);
-        let timeout = deadlines.chain(self.accept_again).min().map(|next| timespec(next - now));
+        let waits = self.connections.iter().any(Connection::waits).then(|| now + RELOAD_LOOK);
+        let next = deadlines.chain(self.accept_again).chain(waits).min();
+        let timeout = next.map(|next| timespec(next - now));
 
         let readable = PollFlags::IN;
         let accepting = if self.accept_again.is_none() { readable } else { PollFlags::empty() };
@@ -206,8 +228,7 @@ impl Serving {
         descriptors.push(PollFd::from_borrowed_fd(self.stopped.as_fd(), readable));
         descriptors.push(PollFd::from_borrowed_fd(self.listener.as_fd(), accepting));
         for connection in &self.connections {
-            let interest = if connection.writes() { PollFlags::OUT } else { readable };
-            descriptors.push(PollFd::from_borrowed_fd(connection.as_fd(), interest));
+            descriptors.push(PollFd::from_borrowed_fd(connection.as_fd(), connection.interest()));
         }
         match poll(&mut descriptors, timeout.as_ref()) {
             Ok(_) => {}
@@ -224,7 +245,11 @@ impl Serving {
         self.connections.retain_mut(|connection| {
             let is_ready = ready[place];
             place += 1;
-            !is_ready || connection.go_on(&mut self.answers, &self.limits)
+            if connection.waits() && is_ready {
+                // Nothing is waited for on the socket, so this is its end.
+                return false;
+            }
+            !(is_ready || connection.waits()) || connection.go_on(&mut self.answers, &self.limits)
         });
         if ready[1] {
             self.accept();
@@ -235,8 +260,8 @@ impl Serving {
     fn accept(&mut self) {
         // At most a table full in one turn, so that a flood cannot keep us here.
         for _ in 0..self.limits.connections_max {
-            let stream = match self.listener.accept() {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match self.listener.accept() {
+                Ok((stream, peer)) => (stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => {
@@ -251,7 +276,7 @@ impl Serving {
             if self.connections.len() == self.limits.connections_max {
                 self.connections.remove(0);
             }
-            self.connections.push(Connection::new(stream, self.limits.request_timeout));
+            self.connections.push(Connection::new(stream, peer, self.limits.request_timeout));
         }
     }
 }

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 
 use super::key_passphrases;
 use super::metrics::CertificateExpiry;
+use super::served::ServedListener;
 use super::session_keys::{SessionKeys, Staged};
 use super::supervise::Reloaded;
 use crate::config::{self, Finding, ListenerSettings, Located, Settings};
@@ -51,14 +52,19 @@ pub fn addresses(settings: &Settings) -> Vec<Bound> {
     settings.listeners.iter().flat_map(of_listener).collect()
 }
 
-/// The files and directories that certificates and the passphrases of their keys come from.
-pub fn certificate_places(settings: &Settings) -> impl Iterator<Item = &Path> {
+/// The files and directories that certificates come from.
+pub fn certificate_paths(settings: &Settings) -> impl Iterator<Item = &Path> {
     settings
         .listeners
         .iter()
         .flat_map(|listener| listener.default_certificate.iter().chain(&listener.certificates))
-        .chain(&settings.tls.key_passphrase_file)
         .map(|place| place.value.as_path())
+}
+
+/// The same, and the file of the passphrases of their keys: what is watched for changes.
+pub fn certificate_places(settings: &Settings) -> impl Iterator<Item = &Path> {
+    let passphrases = settings.tls.key_passphrase_file.as_ref();
+    certificate_paths(settings).chain(passphrases.map(|place| place.value.as_path()))
 }
 
 /// Prepares configurations for engines, one after the other.
@@ -112,6 +118,11 @@ impl Preparer {
             findings.extend(unresolved);
             Vec::new()
         });
+        let served = settings.listeners.iter().zip(&policies).filter_map(|(listener, policy)| {
+            let policy = Arc::clone(policy.as_ref()?);
+            Some(ServedListener { name: listener.name.clone(), policy })
+        });
+        let served = served.collect();
         let listeners = listeners(settings, bound, &policies, &mut findings);
         let Some(staged) = staged.filter(|_| !findings.iter().any(Finding::is_error)) else {
             return (None, findings);
@@ -151,6 +162,7 @@ impl Preparer {
         let reloaded = Reloaded {
             snapshot: Arc::new(snapshot),
             certificates: expiries,
+            served,
             drain_timeout: settings.timeouts.drain,
         };
         (Some(reloaded), findings)

@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::prepare::{self, Bound, Preparer};
-use super::supervise::{Reloaded, Scope};
+use super::supervise::{Attempt, Scope};
 use super::watch::Watch;
 use crate::config::{self, Finding, Settings, Severity};
 use crate::engine::snapshot::Snapshot;
 
-/// Loads anew what is asked for, as the generation given; `None` if the old one stays.
-pub type Reloader = Box<dyn FnMut(Scope, u64) -> Option<Reloaded<Snapshot>>>;
+/// Loads anew what is asked for, as the generation given.
+pub type Reloader = Box<dyn FnMut(Scope, u64) -> Attempt<Snapshot>>;
 
 /// What the supervisor calls on SIGHUP and when certificates have changed. `at_start` are
 /// the settings that the process started with: what cannot change while it runs is
@@ -29,8 +29,9 @@ pub fn reloader(
     let mut in_force = at_start.clone();
     Box::new(move |scope, generation| {
         let Some(file) = &file else {
-            tracing::error!("there is no configuration file to read again");
-            return None;
+            let nothing = "there is no configuration file to read again";
+            tracing::error!("{nothing}");
+            return Attempt { reloaded: None, findings: vec![nothing.to_owned()] };
         };
         let (wanted, mut findings) = match scope {
             Scope::Certificates => {
@@ -42,7 +43,7 @@ pub fn reloader(
                 let (loaded, mut findings) = config::load(file);
                 let Some(loaded) = loaded else {
                     log_findings(&findings);
-                    return None;
+                    return Attempt { reloaded: None, findings: texts(&findings) };
                 };
                 findings.extend(prepare::needs_restart(&at_start, &loaded));
                 (loaded, findings)
@@ -56,11 +57,15 @@ pub fn reloader(
             if scope == Scope::Everything {
                 watch.borrow_mut().set(prepare::certificate_places(&in_force));
             }
-            return None;
+            return Attempt { reloaded: None, findings: texts(&findings) };
         }
         in_force = wanted;
-        reloaded
+        Attempt { reloaded, findings: texts(&findings) }
     })
+}
+
+fn texts(findings: &[Finding]) -> Vec<String> {
+    findings.iter().map(Finding::to_string).collect()
 }
 
 /// One line for each finding.

@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use tracing_appender::non_blocking::ErrorCounter;
 
-use super::admin::{self, AdminError, AdminListener, AdminServer};
+use super::admin::{self, AdminError, AdminListener, AdminServer, Pages as AdminPages};
 use super::capacity::Capacity;
 use super::cpus::{self, CpuNotAllowed, Placement};
 use super::event_log::EventLog;
@@ -31,6 +31,8 @@ use super::listeners::{self, ListenError, Listening};
 use super::metrics::{Certificates, Page, Sizes, Sources};
 use super::prepare::{self, Bound, CertificateSource, Preparer};
 use super::reload::{self, Reloader};
+use super::reload_requests::ReloadRequests;
+use super::served::Served;
 use super::session_keys::SessionKeys;
 use super::signals::Signals;
 use super::supervise::{Ended, EngineControl, Order, RunningEngine, Supervisor};
@@ -241,11 +243,18 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         certificates: Arc::clone(&certificates),
     };
     let cells = Arc::clone(&sources.control);
+    let served = Arc::new(Served::default());
+    served.replace(prepared.served);
+    let reload_requests = Arc::new(ReloadRequests::default());
     let admin = match admin_listener {
         Some(listener) => {
-            let page = Page::new(sources);
-            let limits = admin::Limits::default();
-            Some(listener.serve(Arc::clone(&lifecycle), page, limits)?)
+            let pages = AdminPages {
+                lifecycle: Arc::clone(&lifecycle),
+                metrics: Page::new(sources),
+                served: Arc::clone(&served),
+                reload_requests: Arc::clone(&reload_requests),
+            };
+            Some(listener.serve(pages, admin::Limits::default())?)
         }
         None => None,
     };
@@ -258,6 +267,8 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         lifecycle,
         cells,
         certificates,
+        served,
+        reload_requests,
         event_log: EventLog::new(event_sources, failures_per_second, Moment::now()),
         drain_timeout: prepared.drain_timeout,
         session_keys,

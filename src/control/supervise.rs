@@ -4,7 +4,7 @@
 //! ```text
 //!   running ──first SIGTERM/SIGINT, or an engine failed──▶ draining
 //!      │ ▲                                                   │  second signal
-//!      └─┘ SIGHUP, changed certificates: reload              ▼
+//!      └─┘ SIGHUP, POST /reload, changed certificates        ▼
 //!                                                         stopping ──▶ all engines ended
 //! ```
 //!
@@ -23,6 +23,8 @@ use super::event_log::EventLog;
 use super::lifecycle::{Lifecycle, Stage};
 use super::metrics::control_cells::ControlCells;
 use super::metrics::{CertificateExpiry, Certificates};
+use super::reload_requests::{ReloadOutcome, ReloadRequests};
+use super::served::{Served, ServedListener};
 use super::session_keys::SessionKeys;
 use super::signals::Requests;
 use crate::clock::Moment;
@@ -76,8 +78,19 @@ pub struct Reloaded<Snapshot> {
     pub snapshot: Arc<Snapshot>,
     /// For the metrics.
     pub certificates: Vec<CertificateExpiry>,
+    /// For the page of certificates.
+    pub served: Vec<ServedListener>,
     /// How long a drain may take from now on.
     pub drain_timeout: Duration,
+}
+
+/// What loading anew came to.
+#[derive(Debug)]
+pub struct Attempt<Snapshot> {
+    /// What was loaded; `None` if the old configuration must stay.
+    pub reloaded: Option<Reloaded<Snapshot>>,
+    /// Everything found wrong, a line each. They are in the log already.
+    pub findings: Vec<String>,
 }
 
 /// How the process came to its end.
@@ -93,15 +106,18 @@ pub enum Ended {
 pub struct Supervisor<Control: EngineControl, Reload> {
     /// The running engines.
     pub engines: Vec<RunningEngine<Control>>,
-    /// Loads what is asked for anew as the generation given; logs every finding itself,
-    /// and returns `None` if the old one must stay.
+    /// Loads what is asked for anew as the generation given; logs every finding itself.
     pub reload: Reload,
+    /// Where the admin thread asks for reloads.
+    pub reload_requests: Arc<ReloadRequests>,
     /// Where others read the stage.
     pub lifecycle: Arc<Lifecycle>,
     /// Where the metrics page reads what happened here.
     pub cells: Arc<ControlCells>,
     /// Where the metrics page reads the certificates.
     pub certificates: Arc<Certificates>,
+    /// Where the page of certificates reads them.
+    pub served: Arc<Served>,
     /// Ticket keys, which change with time and with their files.
     pub session_keys: SessionKeys,
     /// Writes what engines report.
@@ -162,7 +178,7 @@ enum Phase {
 impl<Control, Reload> Supervisor<Control, Reload>
 where
     Control: EngineControl,
-    Reload: FnMut(Scope, u64) -> Option<Reloaded<Control::Snapshot>>,
+    Reload: FnMut(Scope, u64) -> Attempt<Control::Snapshot>,
 {
     /// Runs until every engine has ended. `wait` waits at most the time given for a
     /// signal.
@@ -187,8 +203,10 @@ where
             self.cells.events_dropped.add(dropped - self.cells.events_dropped.value());
 
             self.session_keys.look_after(&self.cells);
-            if requests.reload {
-                self.reload(phase, Scope::Everything);
+            let asked = self.reload_requests.take();
+            if requests.reload || asked {
+                let outcome = self.reload(phase, Scope::Everything);
+                self.reload_requests.answer(outcome);
             } else if requests.certificates_changed && phase == Phase::Running {
                 self.reload(phase, Scope::Certificates);
             }
@@ -208,27 +226,32 @@ where
         }
     }
 
-    fn reload(&mut self, phase: Phase, scope: Scope) {
+    fn reload(&mut self, phase: Phase, scope: Scope) -> ReloadOutcome {
+        let in_force = self.cells.snapshot_generation.value();
+        let refused = |findings| ReloadOutcome { succeeded: false, generation: in_force, findings };
         if phase != Phase::Running {
             tracing::warn!("reload refused: the process is draining");
-            return;
+            return refused(vec!["the process is draining: start it anew".to_owned()]);
         }
-        let generation = self.cells.snapshot_generation.value() + 1;
-        let Some(reloaded) = (self.reload)(scope, generation) else {
+        let generation = in_force + 1;
+        let Attempt { reloaded, findings } = (self.reload)(scope, generation);
+        let Some(reloaded) = reloaded else {
             self.cells.reloads_failed.increment();
             self.cells.last_reload_succeeded.set(0);
             tracing::error!("reload refused: the configuration in force stays as it is");
-            return;
+            return refused(findings);
         };
         for engine in &mut self.engines {
             engine.order(Order::Reload(Arc::clone(&reloaded.snapshot)));
         }
         self.certificates.replace(reloaded.certificates);
+        self.served.replace(reloaded.served);
         self.drain_timeout = reloaded.drain_timeout;
         self.note_generation(generation);
         self.cells.reloads_succeeded.increment();
         self.cells.last_reload_succeeded.set(1);
         tracing::info!(generation, "reloaded: new connections use the new configuration");
+        ReloadOutcome { succeeded: true, generation, findings }
     }
 
     fn note_generation(&self, generation: u64) {

@@ -1,5 +1,5 @@
-//! A client that takes any certificate and any signature, for measuring servers: what is
-//! not checked costs nothing, and tells nothing.
+//! Clients that take any certificate: for measuring servers, where what is not checked costs
+//! nothing, and for looking at what a server shows, whoever it is.
 //!
 //! Must not be used by what relies on who the server is.
 #![forbid(unsafe_code)]
@@ -7,17 +7,31 @@
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
 /// A verifier for a client that measures; it offers the signature schemes of `provider`.
 pub fn any_certificate(provider: &CryptoProvider) -> Arc<dyn ServerCertVerifier> {
-    Arc::new(AnyCertificate(provider.signature_verification_algorithms.supported_schemes()))
+    let algorithms = provider.signature_verification_algorithms;
+    Arc::new(AnyCertificate { algorithms, checks_key: false })
+}
+
+/// A verifier for a client that looks at what a server shows: the server must have the key
+/// of its certificate.
+pub fn any_certificate_with_its_key(provider: &CryptoProvider) -> Arc<dyn ServerCertVerifier> {
+    let algorithms = provider.signature_verification_algorithms;
+    Arc::new(AnyCertificate { algorithms, checks_key: true })
 }
 
 #[derive(Debug)]
-struct AnyCertificate(Vec<SignatureScheme>);
+struct AnyCertificate {
+    algorithms: WebPkiSupportedAlgorithms,
+    /// Whether signatures are verified.
+    checks_key: bool,
+}
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
@@ -33,23 +47,29 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if self.checks_key {
+            return verify_tls12_signature(message, certificate, signed, &self.algorithms);
+        }
         Ok(HandshakeSignatureValid::assertion())
     }
 
     fn verify_tls13_signature(
         &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if self.checks_key {
+            return verify_tls13_signature(message, certificate, signed, &self.algorithms);
+        }
         Ok(HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.clone()
+        self.algorithms.supported_schemes()
     }
 }

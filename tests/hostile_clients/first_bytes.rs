@@ -35,7 +35,7 @@ fn garbage_is_closed_without_a_word() {
         let mut stream = stage.connect();
         // It may be closed before all of it is taken.
         let _ = stream.write_all(&garbage);
-        assert_eq!(rest(&mut stream), [], "round {round}");
+        assert_eq!(rest(&mut stream), [0_u8; 0], "round {round}");
     }
     stage.wait_for_failures("not_tls", 100);
     stage.is_as_before();
@@ -48,7 +48,7 @@ fn plain_http_is_closed_at_its_first_byte_without_an_alert() {
     for request in requests {
         let mut stream = stage.connect();
         stream.write_all(request.as_bytes()).expect("sent");
-        assert_eq!(rest(&mut stream), [], "{request:?}");
+        assert_eq!(rest(&mut stream), [0_u8; 0], "{request:?}");
     }
     stage.wait_for_failures("plain_http", requests.len());
     stage.is_as_before();
@@ -63,7 +63,7 @@ fn a_client_that_leaves_in_the_middle_of_its_client_hello_is_counted_as_gone() {
         let mut stream = stage.connect();
         stream.write_all(&hello[..cut]).expect("sent");
         stream.shutdown(Shutdown::Write).expect("ended");
-        assert_eq!(rest(&mut stream), [], "cut at {cut}");
+        assert_eq!(rest(&mut stream), [0_u8; 0], "cut at {cut}");
     }
     stage.wait_for_failures("client_gone", cuts.len());
     stage.is_as_before();
@@ -75,7 +75,7 @@ fn a_client_that_leaves_before_its_first_byte_has_not_failed() {
     for _ in 0..10 {
         let mut stream = stage.connect();
         stream.shutdown(Shutdown::Write).expect("ended");
-        assert_eq!(rest(&mut stream), []);
+        assert_eq!(rest(&mut stream), [0_u8; 0]);
     }
     stage.is_as_before();
     assert_eq!(stage.forebay.metric("forebay_handshake_failures_total", &[]), 0.0);
@@ -89,7 +89,7 @@ fn a_client_that_stalls_in_the_middle_of_its_client_hello_is_closed_in_time() {
     for cut in cuts {
         let mut stream = stage.connect();
         stream.write_all(&hello[..cut]).expect("sent");
-        assert_eq!(rest(&mut stream), [], "cut at {cut}");
+        assert_eq!(rest(&mut stream), [0_u8; 0], "cut at {cut}");
     }
     stage.wait_for_failures("client_hello_timeout", cuts.len());
 }

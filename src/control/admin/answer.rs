@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::control::lifecycle::{Lifecycle, Stage};
-use crate::control::metrics::{Format, Page};
+use serde::Serialize;
+
+use super::Pages;
+use crate::control::lifecycle::Stage;
+use crate::control::metrics::Format;
+use crate::control::served::PAGE_DEFAULT;
 
 /// Scrapes within this time see the same page, so that a flood of them costs little.
 const PAGE_FRESH: Duration = Duration::from_millis(100);
@@ -14,7 +18,9 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const INDEX: &str = "forebay\n\n\
     /metrics  counters, gauges and histograms for Prometheus\n\
     /health   200 \"ok\" while accepting, else 503: for the load balancer in front\n\
-    /ready    the same, under the name that orchestrators ask for\n";
+    /ready    the same, under the name that orchestrators ask for\n\
+    /certificates?offset=0&limit=100  what is served, as JSON\n\
+    POST /reload  reads configuration and certificates again; from this machine only\n";
 
 /// A response, complete.
 #[derive(Clone, Debug)]
@@ -25,9 +31,16 @@ pub(super) struct Response {
 
 /// Makes answers.
 pub(super) struct Answers {
-    lifecycle: Arc<Lifecycle>,
-    page: Page,
+    pages: Pages,
     printed: Option<Printed>,
+}
+
+/// What a request comes to.
+pub(super) enum Answer {
+    /// This response.
+    Now(Response),
+    /// The response when the reload with this number is done.
+    AfterReload(u64),
 }
 
 /// The page as it was printed last.
@@ -38,23 +51,72 @@ struct Printed {
 }
 
 impl Answers {
-    pub(super) fn new(lifecycle: Arc<Lifecycle>, page: Page) -> Self {
-        Self { lifecycle, page, printed: None }
+    pub(super) fn new(pages: Pages) -> Self {
+        Self { pages, printed: None }
     }
 
-    /// The answer to a well-formed request with this `Accept` header.
-    pub(super) fn answer(&mut self, method: &str, target: &str, accept: &str) -> Response {
-        if method != "GET" && method != "HEAD" {
-            return refuse("405 Method Not Allowed", "only GET and HEAD are served here\n");
+    /// The answer to a well-formed request with this `Accept` header; `local` says whether
+    /// it comes from this machine.
+    pub(super) fn answer(
+        &mut self,
+        method: &str,
+        target: &str,
+        accept: &str,
+        local: bool,
+    ) -> Answer {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        match (method, path) {
+            ("POST", "/reload") => self.reload(local),
+            ("GET" | "HEAD", "/reload") => {
+                let body = b"POST asks for a reload\n".as_slice().into();
+                Answer::Now(response_allowing("405 Method Not Allowed", TEXT, "POST", body))
+            }
+            ("GET" | "HEAD", _) => Answer::Now(self.page(method, path, query, accept)),
+            _ => Answer::Now(refuse("405 Method Not Allowed", "this page is only to be read\n")),
         }
-        let path = target.split_once('?').map_or(target, |(path, _)| path);
+    }
+
+    fn reload(&self, local: bool) -> Answer {
+        if !local {
+            return Answer::Now(refuse(
+                "403 Forbidden",
+                "a reload can be asked for on this machine only\n",
+            ));
+        }
+        match self.pages.reload_requests.ask() {
+            Some(number) => Answer::AfterReload(number),
+            None => Answer::Now(refuse("409 Conflict", "a reload is under way: try again\n")),
+        }
+    }
+
+    /// What became of the reload with this number; `None` while it is not done.
+    pub(super) fn reloaded(&self, number: u64) -> Option<Response> {
+        let outcome = self.pages.reload_requests.outcome(number)?;
+        let status = if outcome.succeeded { "200 OK" } else { "422 Unprocessable Content" };
+        Some(json(status, &outcome))
+    }
+
+    fn page(&mut self, method: &str, path: &str, query: &str, accept: &str) -> Response {
         let mut response = match path {
             "/" => response("200 OK", TEXT, INDEX.as_bytes().into()),
             "/metrics" => {
                 let format = Format::accepted(accept);
                 response("200 OK", format.content_type(), self.metrics(format))
             }
-            "/health" | "/ready" => match self.lifecycle.stage() {
+            "/certificates" => {
+                let number = |key: &str, default: usize| {
+                    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+                    let value = pairs.find(|(name, _)| *name == key).map(|(_, value)| value);
+                    value.map_or(Ok(default), str::parse)
+                };
+                match (number("offset", 0), number("limit", PAGE_DEFAULT)) {
+                    (Ok(offset), Ok(limit)) => {
+                        json("200 OK", &self.pages.served.page(offset, limit))
+                    }
+                    _ => refuse("400 Bad Request", "offset and limit are numbers\n"),
+                }
+            }
+            "/health" | "/ready" => match self.pages.lifecycle.stage() {
                 Stage::Accepting => response("200 OK", TEXT, b"ok\n".as_slice().into()),
                 Stage::Starting => refuse("503 Service Unavailable", "starting\n"),
                 Stage::Draining => refuse("503 Service Unavailable", "draining\n"),
@@ -75,7 +137,7 @@ impl Answers {
         {
             return Arc::clone(&printed.page);
         }
-        let page: Arc<[u8]> = self.page.print(format).into_bytes().into();
+        let page: Arc<[u8]> = self.pages.metrics.print(format).into_bytes().into();
         self.printed = Some(Printed { at: now, format, page: Arc::clone(&page) });
         page
     }
@@ -86,14 +148,25 @@ pub(super) fn refuse(status: &str, reason: &str) -> Response {
     response(status, TEXT, reason.as_bytes().into())
 }
 
+fn json(status: &str, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => response(status, "application/json", body.into()),
+        Err(error) => refuse("500 Internal Server Error", &format!("{error}\n")),
+    }
+}
+
 fn response(status: &str, content_type: &str, body: Arc<[u8]>) -> Response {
+    response_allowing(status, content_type, "GET, HEAD", body)
+}
+
+fn response_allowing(status: &str, content_type: &str, allow: &str, body: Arc<[u8]>) -> Response {
     // RFC 9110 section 15.5.6 wants Allow with a 405; elsewhere it does no harm.
     let head = format!(
         "HTTP/1.1 {status}\r\n\
          Content-Type: {content_type}\r\n\
          Content-Length: {}\r\n\
          Cache-Control: no-store\r\n\
-         Allow: GET, HEAD\r\n\
+         Allow: {allow}\r\n\
          Connection: close\r\n\r\n",
         body.len()
     );

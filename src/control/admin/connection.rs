@@ -2,12 +2,14 @@
 //! the client take it.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use rustix::event::PollFlags;
+
 use super::Limits;
-use super::answer::{Answers, Response, refuse};
+use super::answer::{Answer, Answers, Response, refuse};
 
 /// The most bytes of a request's head; beyond, the answer is 431.
 pub(super) const REQUEST_BYTES_MAX: usize = 8 * 1_024;
@@ -25,15 +27,28 @@ const LINGER_BYTES_MAX: usize = 256 * 1_024;
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
+    /// Whether the client is on this machine.
+    local: bool,
     deadline: Instant,
     phase: Phase,
 }
 
 #[derive(Debug)]
 enum Phase {
-    Request { head: Vec<u8> },
-    Response { response: Response, sent_bytes: usize },
-    Linger { read_bytes: usize },
+    Request {
+        head: Vec<u8>,
+    },
+    /// For the end of the reload with this number.
+    Reload {
+        number: u64,
+    },
+    Response {
+        response: Response,
+        sent_bytes: usize,
+    },
+    Linger {
+        read_bytes: usize,
+    },
 }
 
 /// What one attempt came to.
@@ -47,9 +62,10 @@ enum Progress {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, request_timeout: Duration) -> Self {
+    pub(super) fn new(stream: TcpStream, peer: SocketAddr, request_timeout: Duration) -> Self {
         let phase = Phase::Request { head: Vec::new() };
-        Self { stream, deadline: Instant::now() + request_timeout, phase }
+        let local = peer.ip().to_canonical().is_loopback();
+        Self { stream, local, deadline: Instant::now() + request_timeout, phase }
     }
 
     /// When this phase must be over.
@@ -57,9 +73,18 @@ impl Connection {
         self.deadline
     }
 
-    /// Whether it waits to write rather than to read.
-    pub(super) fn writes(&self) -> bool {
-        matches!(self.phase, Phase::Response { .. })
+    /// What it waits for on its socket.
+    pub(super) fn interest(&self) -> PollFlags {
+        match self.phase {
+            Phase::Request { .. } | Phase::Linger { .. } => PollFlags::IN,
+            Phase::Response { .. } => PollFlags::OUT,
+            Phase::Reload { .. } => PollFlags::empty(),
+        }
+    }
+
+    /// Whether it waits for something else than its socket.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.phase, Phase::Reload { .. })
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -70,7 +95,13 @@ impl Connection {
     pub(super) fn go_on(&mut self, answers: &mut Answers, limits: &Limits) -> bool {
         loop {
             let progress = match &mut self.phase {
-                Phase::Request { head } => read_request(&mut self.stream, head, answers),
+                Phase::Request { head } => {
+                    read_request(&mut self.stream, head, self.local, answers)
+                }
+                Phase::Reload { number } => Ok(match answers.reloaded(*number) {
+                    Some(response) => Progress::Next(Phase::Response { response, sent_bytes: 0 }),
+                    None => Progress::Blocked,
+                }),
                 Phase::Response { response, sent_bytes } => {
                     write_response(&mut self.stream, response, sent_bytes)
                 }
@@ -81,6 +112,7 @@ impl Connection {
                 Ok(Progress::Next(phase)) => {
                     let timeout = match phase {
                         Phase::Response { .. } => limits.response_timeout,
+                        Phase::Reload { .. } => limits.reload_timeout,
                         _ => LINGER,
                     };
                     self.deadline = Instant::now() + timeout;
@@ -98,6 +130,7 @@ impl Connection {
 fn read_request(
     stream: &mut TcpStream,
     head: &mut Vec<u8>,
+    local: bool,
     answers: &mut Answers,
 ) -> io::Result<Progress> {
     let mut bytes = [0; 1_024];
@@ -107,12 +140,16 @@ fn read_request(
         return Ok(Progress::Over);
     }
     head.extend_from_slice(&bytes[..count]);
-    let Some(response) = respond(head, answers) else { return Ok(Progress::Blocked) };
-    Ok(Progress::Next(Phase::Response { response, sent_bytes: 0 }))
+    Ok(match respond(head, local, answers) {
+        None => Progress::Blocked,
+        Some(Answer::Now(response)) => Progress::Next(Phase::Response { response, sent_bytes: 0 }),
+        Some(Answer::AfterReload(number)) => Progress::Next(Phase::Reload { number }),
+    })
 }
 
 /// The answer to what has been read so far; `None` if the head is not complete.
-fn respond(head: &[u8], answers: &mut Answers) -> Option<Response> {
+fn respond(head: &[u8], local: bool, answers: &mut Answers) -> Option<Answer> {
+    let refuse = |status, reason| Some(Answer::Now(refuse(status, reason)));
     let too_large =
         || refuse("431 Request Header Fields Too Large", "the request's head is too large\n");
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
@@ -122,11 +159,11 @@ fn respond(head: &[u8], answers: &mut Answers) -> Option<Response> {
             let (method, target) = (request.method.unwrap_or(""), request.path.unwrap_or(""));
             let accept = request.headers.iter().find(|one| one.name.eq_ignore_ascii_case("accept"));
             let accept = accept.map(|header| String::from_utf8_lossy(header.value));
-            Some(answers.answer(method, target, accept.as_deref().unwrap_or_default()))
+            Some(answers.answer(method, target, accept.as_deref().unwrap_or_default(), local))
         }
         Ok(httparse::Status::Partial) if head.len() <= REQUEST_BYTES_MAX => None,
-        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => Some(too_large()),
-        Err(_) => Some(refuse("400 Bad Request", "this is not an HTTP/1.1 request\n")),
+        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => too_large(),
+        Err(_) => refuse("400 Bad Request", "this is not an HTTP/1.1 request\n"),
     }
 }
 

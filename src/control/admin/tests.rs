@@ -3,16 +3,19 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
+use super::answer::Answer;
 use super::*;
 use crate::control::lifecycle::Stage;
 use crate::control::metrics::control_cells::ControlCells;
 use crate::control::metrics::{Certificates, Sizes, Sources};
+use crate::control::reload_requests::ReloadOutcome;
 use crate::engine::metrics::EngineMetrics;
 use crate::handshake::metrics::WorkerMetrics;
 
 struct Fixture {
     server: AdminServer,
     lifecycle: Arc<Lifecycle>,
+    reload_requests: Arc<ReloadRequests>,
 }
 
 /// Timeouts far beyond any test, where a test does not set them.
@@ -20,12 +23,13 @@ const PATIENT: Limits = Limits {
     connections_max: 8,
     request_timeout: Duration::from_secs(600),
     response_timeout: Duration::from_secs(600),
+    reload_timeout: Duration::from_secs(600),
 };
 
-fn fixture(engines: usize, limits: Limits) -> Fixture {
+fn pages(engines: usize) -> Pages {
     let lifecycle = Arc::new(Lifecycle::default());
     lifecycle.enter(Stage::Accepting);
-    let page = Page::new(Sources {
+    let metrics = Page::new(Sources {
         engines: (0..engines).map(|_| Arc::new(EngineMetrics::default())).collect(),
         workers: vec![Arc::new(WorkerMetrics::default())],
         control: Arc::new(ControlCells::default()),
@@ -33,9 +37,16 @@ fn fixture(engines: usize, limits: Limits) -> Fixture {
         log_lines_dropped: None,
         certificates: Arc::new(Certificates::default()),
     });
+    Pages { lifecycle, metrics, served: Arc::default(), reload_requests: Arc::default() }
+}
+
+fn fixture(engines: usize, limits: Limits) -> Fixture {
+    let pages = pages(engines);
+    let (lifecycle, reload_requests) =
+        (Arc::clone(&pages.lifecycle), Arc::clone(&pages.reload_requests));
     let listener = AdminListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
-    let server = listener.serve(Arc::clone(&lifecycle), page, limits).expect("a server");
-    Fixture { server, lifecycle }
+    let server = listener.serve(pages, limits).expect("a server");
+    Fixture { server, lifecycle, reload_requests }
 }
 
 impl Fixture {
@@ -110,7 +121,7 @@ fn a_query_does_not_change_the_page() {
 #[test]
 fn the_index_names_the_pages() {
     let response = fixture(1, PATIENT).get("/");
-    for path in ["/metrics", "/health", "/ready"] {
+    for path in ["/metrics", "/health", "/ready", "/certificates", "/reload"] {
         assert!(body(&response).contains(path));
     }
 }
@@ -122,6 +133,83 @@ fn an_unknown_path_is_404_and_another_method_405() {
     let response = fixture.exchange(b"POST /metrics HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(status(&response), "405");
     assert!(response.contains("Allow: GET, HEAD\r\n"));
+}
+
+/// Does what is asked at the door, as the control thread does.
+fn reload_once(requests: &ReloadRequests, outcome: &ReloadOutcome) {
+    while !requests.take() {
+        std::thread::yield_now();
+    }
+    requests.answer(outcome.clone());
+}
+
+#[test]
+fn who_asks_for_a_reload_is_answered_when_it_is_done() {
+    let fixture = fixture(1, PATIENT);
+    for (succeeded, expected) in [(true, "200"), (false, "422")] {
+        let outcome =
+            ReloadOutcome { succeeded, generation: 7, findings: vec!["found".to_owned()] };
+        let answered = std::thread::scope(|scope| {
+            scope.spawn(|| reload_once(&fixture.reload_requests, &outcome));
+            fixture.exchange(b"POST /reload HTTP/1.1\r\nContent-Length: 0\r\n\r\n")
+        });
+        assert_eq!(status(&answered), expected);
+        assert!(answered.contains("Content-Type: application/json\r\n"));
+        assert_eq!(serde_json::from_str::<ReloadOutcome>(body(&answered)).unwrap(), outcome);
+    }
+}
+
+#[test]
+fn while_a_reload_is_waited_for_others_are_served_and_a_second_reload_is_refused() {
+    let fixture = fixture(1, PATIENT);
+    let mut waiting = fixture.connect();
+    waiting.write_all(b"POST /reload HTTP/1.1\r\n\r\n").unwrap();
+    while fixture.reload_requests.ask().is_some() {
+        // Ours came first: undo it, and look again.
+        reload_once(&fixture.reload_requests, &ReloadOutcome::default());
+        std::thread::yield_now();
+    }
+    assert_eq!(status(&fixture.get("/health")), "200");
+    let refused = fixture.exchange(b"POST /reload HTTP/1.1\r\n\r\n");
+    assert_eq!(status(&refused), "409");
+    reload_once(&fixture.reload_requests, &ReloadOutcome::default());
+    assert_eq!(status(&read_all(waiting)), "422");
+}
+
+#[test]
+fn who_asks_for_a_reload_and_leaves_costs_no_place() {
+    let fixture = fixture(1, PATIENT);
+    let mut waiting = fixture.connect();
+    waiting.write_all(b"POST /reload HTTP/1.1\r\n\r\n").unwrap();
+    drop(waiting);
+    reload_once(&fixture.reload_requests, &ReloadOutcome::default());
+    assert_eq!(status(&fixture.get("/health")), "200");
+}
+
+#[test]
+fn a_reload_is_asked_for_by_post_and_from_this_machine() {
+    let fixture = fixture(1, PATIENT);
+    let response = fixture.get("/reload");
+    assert_eq!(status(&response), "405");
+    assert!(response.contains("Allow: POST\r\n"), "{response}");
+    let mut answers = Answers::new(pages(1));
+    let Answer::Now(response) = answers.answer("POST", "/reload", "", false) else {
+        panic!("refused at once")
+    };
+    assert!(response.head.starts_with(b"HTTP/1.1 403 "));
+    assert!(matches!(answers.answer("POST", "/reload", "", true), Answer::AfterReload(1)));
+}
+
+#[test]
+fn certificates_are_served_as_pages_and_nonsense_is_refused() {
+    let fixture = fixture(1, PATIENT);
+    let response = fixture.get("/certificates?offset=0&limit=7");
+    assert_eq!(status(&response), "200");
+    let page: crate::control::served::ServedPage = serde_json::from_str(body(&response)).unwrap();
+    assert_eq!((page.total, page.certificates.len()), (0, 0));
+    for query in ["offset=x", "limit=-1", "limit="] {
+        assert_eq!(status(&fixture.get(&format!("/certificates?{query}"))), "400");
+    }
 }
 
 #[test]

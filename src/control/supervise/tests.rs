@@ -56,6 +56,7 @@ struct Fixture {
     lifecycle: Arc<Lifecycle>,
     cells: Arc<ControlCells>,
     sink: EventSink,
+    reload_requests: Arc<ReloadRequests>,
     event_log: Option<EventLog>,
 }
 
@@ -66,14 +67,24 @@ impl Fixture {
             lifecycle: Arc::default(),
             cells: Arc::default(),
             sink,
+            reload_requests: Arc::default(),
             event_log: Some(EventLog::new(vec![source], 10, Moment::now())),
         }
     }
 
-    fn supervisor<R>(&mut self, engines: Vec<Engine>, reload: R) -> Supervisor<Orders, R> {
+    fn supervisor(
+        &mut self,
+        engines: Vec<Engine>,
+        mut reload: impl FnMut(Scope, u64) -> Option<Reloaded<u64>>,
+    ) -> Supervisor<Orders, impl FnMut(Scope, u64) -> Attempt<u64>> {
         Supervisor {
             engines,
-            reload,
+            reload: move |scope, generation| Attempt {
+                reloaded: reload(scope, generation),
+                findings: vec![format!("found in {generation}")],
+            },
+            reload_requests: Arc::clone(&self.reload_requests),
+            served: Arc::default(),
             lifecycle: Arc::clone(&self.lifecycle),
             cells: Arc::clone(&self.cells),
             certificates: Arc::default(),
@@ -92,6 +103,7 @@ fn load(_: Scope, generation: u64) -> Option<Reloaded<u64>> {
     Some(Reloaded {
         snapshot: Arc::new(generation),
         certificates: vec![],
+        served: vec![],
         drain_timeout: Duration::from_secs(5),
     })
 }
@@ -173,6 +185,21 @@ fn a_reload_that_is_refused_changes_nothing_and_is_counted() {
     assert_eq!(cells.snapshot_generation.value(), 1);
     assert_eq!(cells.reloads_failed.value(), 1);
     assert_eq!(cells.last_reload_succeeded.value(), 0);
+}
+
+#[test]
+fn who_asked_for_a_reload_is_told_what_became_of_it() {
+    type Load = fn(Scope, u64) -> Option<Reloaded<u64>>;
+    for (reload, succeeded, generation) in [(load as Load, true, 2), (no_reload as Load, false, 1)]
+    {
+        let mut fixture = Fixture::new();
+        let number = fixture.reload_requests.ask().expect("nobody else asks");
+        let (told, _heard) = sync_channel(16);
+        fixture.supervisor(vec![obedient(told)], reload).run(script(&[Requests::default(), END]));
+        let findings = vec!["found in 2".to_owned()];
+        let outcome = ReloadOutcome { succeeded, generation, findings };
+        assert_eq!(fixture.reload_requests.outcome(number), Some(outcome));
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::tls::CryptoLibrary;
 
 /// Two weeks: time enough to renew by hand after automation failed.
 const EXPIRES_SOON_SECONDS: i64 = 14 * DAY_SECONDS;
-const DAY_SECONDS: i64 = 24 * 60 * 60;
+pub(super) const DAY_SECONDS: i64 = 24 * 60 * 60;
 
 /// Checks the chain and the key, and reports everything wrong with them; `None` after
 /// an error.
@@ -136,7 +136,7 @@ fn key_type(key: &SubjectPublicKeyInfo<'_>, library: CryptoLibrary) -> Result<Ke
 }
 
 /// The kind of a public key and its size in bits; else as [`key_type`].
-fn key_kind(
+pub(super) fn key_kind(
     key: &SubjectPublicKeyInfo<'_>,
     library: CryptoLibrary,
 ) -> Result<(KeyType, u16), String> {
@@ -213,13 +213,33 @@ pub(crate) fn unix_seconds(time: SystemTime) -> i64 {
         .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
-fn date(unix_seconds: i64) -> String {
+/// The day of a time, in UTC: `2027-01-31`.
+pub fn date(unix_seconds: i64) -> String {
     ASN1Time::from_timestamp(unix_seconds)
         .map_or_else(|_| unix_seconds.to_string(), |time| time.to_datetime().date().to_string())
 }
 
+/// A time to the minute, in UTC: `2027-01-31 09:05`.
+pub fn minute(unix_seconds: i64) -> String {
+    ASN1Time::from_timestamp(unix_seconds).map_or_else(
+        |_| unix_seconds.to_string(),
+        |time| {
+            let time = time.to_datetime();
+            format!("{} {:02}:{:02}", time.date(), time.hour(), time.minute())
+        },
+    )
+}
+
+/// Seconds since the UNIX epoch, now.
+pub fn unix_now() -> i64 {
+    unix_seconds(SystemTime::now())
+}
+
 /// The names that clients will check (RFC 6125 section 6.4, RFC 9525 section 2).
-fn names(leaf: &X509Certificate<'_>, report: &mut dyn FnMut(Problem)) -> Vec<CertificateName> {
+pub(super) fn names(
+    leaf: &X509Certificate<'_>,
+    report: &mut dyn FnMut(Problem),
+) -> Vec<CertificateName> {
     let mut names = Vec::new();
     match leaf.subject_alternative_name() {
         Ok(Some(extension)) => {

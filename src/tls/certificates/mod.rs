@@ -16,6 +16,7 @@
 
 mod der;
 mod encrypted_key;
+pub mod examination;
 mod finding;
 mod identity;
 pub mod index;
@@ -39,6 +40,7 @@ use std::time::SystemTime;
 pub use encrypted_key::{PASSPHRASES_MAX, Passphrases, PassphrasesError};
 pub use finding::{Finding, Problem, Severity};
 pub(crate) use identity::{assemble, unix_seconds};
+pub use identity::{date as day, minute, unix_now};
 pub use ocsp::StapleProblem;
 use signing::KeyCache;
 pub use signing::Signing;

@@ -84,11 +84,27 @@ impl Signing {
     }
 
     /// The chain, leaf first, the key, and the staple unless its time is over, ready for
-    /// rustls. May read files: not for engines. `None` if they cannot be read any more, which is logged with its cause.
+    /// rustls, which shows them to a client now. May read files: not for engines. `None` if
+    /// they cannot be read any more, which is logged with its cause.
     pub fn certified(&self) -> Option<Arc<CertifiedKey>> {
         match &self.0 {
             Origin::InMemory(certified) => Some(Arc::clone(certified)),
-            Origin::OnDisk(on_disk) => on_disk.certified(),
+            Origin::OnDisk(on_disk) => {
+                let now = unix_seconds(SystemTime::now());
+                on_disk.note_use(now);
+                on_disk.certified(now)
+            }
+        }
+    }
+
+    /// The same chain and key, to be tried out: no client has seen them.
+    pub fn for_trial(&self) -> Option<Self> {
+        match &self.0 {
+            Origin::InMemory(_) => Some(self.clone()),
+            Origin::OnDisk(on_disk) => {
+                let certified = on_disk.certified(unix_seconds(SystemTime::now()))?;
+                Some(Self::in_memory(certified))
+            }
         }
     }
 
@@ -163,13 +179,16 @@ struct OnDisk {
 }
 
 impl OnDisk {
-    fn certified(self: &Arc<Self>) -> Option<Arc<CertifiedKey>> {
-        let now = unix_seconds(SystemTime::now());
-        // Each only once in a while: a store would take the line from every other worker.
+    /// Only once a minute: a store would take the line from every other worker.
+    fn note_use(&self, now: i64) {
         if now.saturating_sub(self.last_used.load(Ordering::Relaxed)) >= LAST_USED_SECONDS {
             self.last_used.store(now, Ordering::Relaxed);
         }
+    }
+
+    fn certified(self: &Arc<Self>, now: i64) -> Option<Arc<CertifiedKey>> {
         if let Some(resident) = &*read(&self.resident) {
+            // Only once a round, for the same reason.
             if !self.used.load(Ordering::Relaxed) {
                 self.used.store(true, Ordering::Relaxed);
             }
