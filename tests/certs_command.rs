@@ -4,19 +4,16 @@
 mod support;
 
 use std::fs;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 use support::authority::{Authority, openssl};
 use support::certificates::{Key, self_signed};
-use support::configuration::configuration;
-use support::echo::EchoBackend;
 use support::forebay::Forebay;
+use support::node::Node;
 use support::ports::free_address;
 use support::tls_client;
 
@@ -63,32 +60,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("text")
 }
 
-/// A node: a directory with `site.pem`, an address, and the process if it was started.
-struct Node {
-    directory: TempDir,
-    address: SocketAddr,
-    backend: EchoBackend,
-}
-
 impl Node {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().expect("directory");
-        Self { directory, address: free_address(), backend: EchoBackend::start() }
-    }
-
-    fn at(&self, file: &str) -> PathBuf {
-        self.directory.path().join(file)
-    }
-
-    fn configuration(&self, rest: &str) -> String {
-        let backend = self.backend.address.to_string();
-        configuration(self.address, &[&self.at("site.pem")], &[&backend], "", rest)
-    }
-
-    fn start(&self, rest: &str) -> Forebay {
-        Forebay::start(self.directory.path(), &self.configuration(rest))
-    }
-
     fn exchange(&self, name: &str) {
         let config = Arc::new(tls_client::config());
         let mut client = tls_client::connect(config, self.address, name);

@@ -4,9 +4,8 @@
 mod support;
 
 use std::fs;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,46 +15,18 @@ use rustls::CertificateCompressionAlgorithm;
 use rustls::compress::{
     BROTLI_DECOMPRESSOR, CertDecompressor, DecompressionFailed, ZLIB_DECOMPRESSOR,
 };
-use tempfile::TempDir;
 
 use support::authority::{Authority, openssl, write};
 use support::certificates::{Key, self_signed};
 use support::configuration::configuration;
-use support::echo::EchoBackend;
-use support::forebay::Forebay;
+use support::node::Node;
 use support::openssl::only;
-use support::ports::free_address;
 use support::program::{Finished, command, run};
 use support::tls_client;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A directory with `a.pem` for a.test, and a place to serve it.
-struct Site {
-    directory: TempDir,
-    address: SocketAddr,
-    backend: EchoBackend,
-}
-
-impl Site {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().expect("directory");
-        Self { directory, address: free_address(), backend: EchoBackend::start() }
-    }
-
-    fn at(&self, file: &str) -> PathBuf {
-        self.directory.path().join(file)
-    }
-
-    fn configuration(&self, rest: &str) -> String {
-        let backend = self.backend.address.to_string();
-        configuration(self.address, &[&self.at("a.pem")], &[&backend], "", rest)
-    }
-
-    fn start(&self, rest: &str) -> Forebay {
-        Forebay::start(self.directory.path(), &self.configuration(rest))
-    }
-
+impl Node {
     /// What `forebay check` says, and its exit status.
     fn check(&self, rest: &str) -> (Option<i32>, String) {
         let file = self.at("forebay.toml");
@@ -90,10 +61,10 @@ impl Site {
 
 #[test]
 fn a_staple_reaches_the_clients_of_both_versions_that_ask_for_it() {
-    let (site, authority) = (Site::new(), Authority::new());
-    authority.issue(&site.at("a.pem"), &["a.test"]);
-    let response = authority.ocsp_response_by_openssl(&site.at("a.pem"));
-    write(&site.at("a.ocsp"), &response);
+    let (site, authority) = (Node::new(), Authority::new());
+    authority.issue(&site.at("site.pem"), &["a.test"]);
+    let response = authority.ocsp_response_by_openssl(&site.at("site.pem"));
+    write(&site.at("site.ocsp"), &response);
     let forebay = site.start("");
     for version in ["TLSv1.2", "TLSv1.3"] {
         let asked = site.ask_for_staple(version);
@@ -108,13 +79,13 @@ fn a_staple_reaches_the_clients_of_both_versions_that_ask_for_it() {
 
 #[test]
 fn a_staple_whose_time_is_over_is_reported_and_not_sent() {
-    let (site, authority) = (Site::new(), Authority::new());
-    authority.issue(&site.at("a.pem"), &["a.test"]);
-    let response = authority.ocsp_response(&site.at("a.pem"), SystemTime::now() - DAY);
-    write(&site.at("a.ocsp"), &response);
+    let (site, authority) = (Node::new(), Authority::new());
+    authority.issue(&site.at("site.pem"), &["a.test"]);
+    let response = authority.ocsp_response(&site.at("site.pem"), SystemTime::now() - DAY);
+    write(&site.at("site.ocsp"), &response);
     let (status, said) = site.check("");
     assert_eq!(status, Some(0), "{said}");
-    assert!(said.contains("a.ocsp: is not sent as OCSP staple any more"), "{said}");
+    assert!(said.contains("site.ocsp: is not sent as OCSP staple any more"), "{said}");
     let forebay = site.start("");
     assert!(!site.is_stapled());
     let ends = forebay.metric("forebay_ocsp_staple_expiry_timestamp_seconds", &["a.test"]);
@@ -123,37 +94,37 @@ fn a_staple_whose_time_is_over_is_reported_and_not_sent() {
 
 #[test]
 fn a_staple_whose_time_ends_is_no_longer_sent_and_a_new_one_is_noticed() {
-    let (mut site, authority) = (Site::new(), Authority::new());
-    authority.issue(&site.at("a.pem"), &["a.test"]);
+    let (mut site, authority) = (Node::new(), Authority::new());
+    authority.issue(&site.at("site.pem"), &["a.test"]);
     let ends = SystemTime::now() + Duration::from_secs(4);
-    let response = authority.ocsp_response(&site.at("a.pem"), ends);
-    write(&site.at("a.ocsp"), &response);
+    let response = authority.ocsp_response(&site.at("site.pem"), ends);
+    write(&site.at("site.ocsp"), &response);
     let mut forebay = site.start("");
     assert!(site.is_stapled());
     let site = &mut site;
     forebay.wait_until("the staple is gone", |_| !site.is_stapled());
     assert!(SystemTime::now() >= ends - Duration::from_secs(1));
     forebay.wait_for_log("the time of an OCSP staple is over, and it is no longer sent");
-    let response = authority.ocsp_response(&site.at("a.pem"), SystemTime::now() + DAY);
-    write(&site.at("a.ocsp"), &response);
+    let response = authority.ocsp_response(&site.at("site.pem"), SystemTime::now() + DAY);
+    write(&site.at("site.ocsp"), &response);
     forebay.wait_until("the new staple is sent", |_| site.is_stapled());
 }
 
 #[test]
 fn the_staple_of_another_certificate_is_reported_and_not_sent() {
-    let (site, authority) = (Site::new(), Authority::new());
+    let (site, authority) = (Node::new(), Authority::new());
     authority.issue(&site.at("b.pem"), &["b.test"]);
-    authority.issue(&site.at("a.pem"), &["a.test"]);
+    authority.issue(&site.at("site.pem"), &["a.test"]);
     let response = authority.ocsp_response(&site.at("b.pem"), SystemTime::now() + DAY);
-    write(&site.at("a.ocsp"), &response);
+    write(&site.at("site.ocsp"), &response);
     let (_, said) = site.check("");
-    assert!(said.contains("a.ocsp: is not sent as OCSP staple: it is about another"), "{said}");
+    assert!(said.contains("site.ocsp: is not sent as OCSP staple: it is about another"), "{said}");
     let _forebay = site.start("");
     assert!(!site.is_stapled());
 }
 
-/// Puts the key of `a.pem` under the passphrase "right".
-fn encrypt(site: &Site) {
+/// Puts the key of `site.pem` under the passphrase "right".
+fn encrypt(site: &Node) {
     self_signed(site.directory.path(), "plain.pem", Key::EcdsaP256, &["a.test"]);
     let at = site.directory.path();
     let passphrase = ["-passout", "pass:right"];
@@ -163,14 +134,14 @@ fn encrypt(site: &Site) {
     );
     openssl(at, &["x509", "-in", "plain.pem", "-out", "certificate"]);
     let pem = ["certificate", "locked"].map(|file| fs::read(at.join(file)).expect("file")).concat();
-    write(&site.at("a.pem"), &pem);
+    write(&site.at("site.pem"), &pem);
 }
 
 const WITH_PASSPHRASES: &str = "[tls]\nkey_passphrase_file = \"passphrases\"\n";
 
 #[test]
 fn an_encrypted_key_is_served_with_its_passphrase_also_when_it_is_read_again() {
-    let site = Site::new();
+    let site = Node::new();
     encrypt(&site);
     write(&site.at("passphrases"), b"other\nright\n");
     let mut forebay = site.start(WITH_PASSPHRASES);
@@ -179,7 +150,7 @@ fn an_encrypted_key_is_served_with_its_passphrase_also_when_it_is_read_again() {
     let other = self_signed(site.directory.path(), "b.pem", Key::EcdsaP256, &["b.test"]);
     let backend = site.backend.address.to_string();
     let rest = format!("{WITH_PASSPHRASES}keys_in_memory = 1\n");
-    let certificates = [&*site.at("a.pem"), &*other];
+    let certificates = [&*site.at("site.pem"), &*other];
     forebay.write_configuration(&configuration(
         site.address,
         &certificates,
@@ -196,7 +167,7 @@ fn an_encrypted_key_is_served_with_its_passphrase_also_when_it_is_read_again() {
 
 #[test]
 fn what_is_wrong_with_a_passphrase_is_said_with_what_to_do() {
-    let site = Site::new();
+    let site = Node::new();
     encrypt(&site);
     let (status, said) = site.check("");
     assert_eq!(status, Some(2));
@@ -220,23 +191,23 @@ fn what_is_wrong_with_a_passphrase_is_said_with_what_to_do() {
 
 #[test]
 fn a_pkcs12_file_is_refused_with_the_command_that_converts_it() {
-    let site = Site::new();
+    let site = Node::new();
     let at = site.directory.path();
     self_signed(at, "plain.pem", Key::EcdsaP256, &["a.test"]);
     openssl(
         at,
-        &["pkcs12", "-export", "-in", "plain.pem", "-passout", "pass:secret", "-out", "a.pem"],
+        &["pkcs12", "-export", "-in", "plain.pem", "-passout", "pass:secret", "-out", "site.pem"],
     );
     let (status, said) = site.check("");
     assert_eq!(status, Some(2));
-    let path = site.at("a.pem").display().to_string();
+    let path = site.at("site.pem").display().to_string();
     let command = format!("openssl pkcs12 -in {path} -nodes -out {path}.pem");
     assert!(said.contains(&format!("is a PKCS#12 container; convert it: {command}")), "{said}");
     // It does what it says.
     let mut arguments: Vec<&str> = command.split(' ').skip(1).collect();
     arguments.extend(["-passin", "pass:secret"]);
     openssl(at, &arguments);
-    fs::rename(at.join("a.pem.pem"), at.join("a.pem")).expect("rename");
+    fs::rename(at.join("site.pem.pem"), at.join("site.pem")).expect("rename");
     assert_eq!(site.check(""), (Some(0), String::new()));
 }
 
@@ -259,15 +230,15 @@ impl CertDecompressor for Counting {
     }
 }
 
-/// How often a client that offers `decompressors` got the certificate of a.pem compressed.
-fn compressed(site: &Site, unpacks: &'static dyn CertDecompressor) -> usize {
+/// How often a client that offers `decompressors` got the certificate of site.pem compressed.
+fn compressed(site: &Node, unpacks: &'static dyn CertDecompressor) -> usize {
     let counting: &'static Counting =
         Box::leak(Box::new(Counting { unpacks, count: AtomicUsize::new(0) }));
     let mut config = tls_client::config();
     config.cert_decompressors = vec![counting];
     let mut client = tls_client::connect(Arc::new(config), site.address, "a.test");
     client.conn.complete_io(&mut client.sock).expect("handshake");
-    assert_eq!(tls_client::shown(&client), certificate(&site.at("a.pem")));
+    assert_eq!(tls_client::shown(&client), certificate(&site.at("site.pem")));
     counting.count.load(Ordering::Relaxed)
 }
 
@@ -279,8 +250,8 @@ fn certificate(file: &Path) -> rustls::pki_types::CertificateDer<'static> {
 #[test]
 fn clients_that_offer_it_get_the_certificate_compressed_with_either_library() {
     for provider in ["aws-lc-rs", "ring"] {
-        let (site, authority) = (Site::new(), Authority::new());
-        authority.issue(&site.at("a.pem"), &["a.test"]);
+        let (site, authority) = (Node::new(), Authority::new());
+        authority.issue(&site.at("site.pem"), &["a.test"]);
         let _forebay = site.start(&format!(
             "[tls]\nprovider = \"{provider}\"\ncertificate_compression = [\"brotli\", \"zlib\"]\n"
         ));
@@ -296,8 +267,8 @@ fn clients_that_offer_it_get_the_certificate_compressed_with_either_library() {
 
 #[test]
 fn certificates_are_compressed_only_as_configured() {
-    let (site, authority) = (Site::new(), Authority::new());
-    authority.issue(&site.at("a.pem"), &["a.test"]);
+    let (site, authority) = (Node::new(), Authority::new());
+    authority.issue(&site.at("site.pem"), &["a.test"]);
     let mut forebay = site.start("");
     assert_eq!(compressed(&site, BROTLI_DECOMPRESSOR), 0);
     let rest = "[tls]\ncertificate_compression = [\"zlib\"]\n";

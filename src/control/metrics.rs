@@ -284,23 +284,14 @@ impl Forebay {
         let help = "Certificates of the configuration in force";
         print.gauge("certificates", help, certificates.count as u64)?;
         let help = "When a certificate ends; the 100 that end soonest";
-        let name = "certificate_expiry_timestamp_seconds";
-        let mut family = print.family(name, help, MetricType::Gauge)?;
-        for one in &certificates.shown {
-            let labels = [("name", one.name.as_str()), ("source", one.source.as_str())];
-            ConstGauge::new(one.not_after_unix_seconds).encode(family.encode_family(&labels)?)?;
-        }
+        let ends = certificates.shown.iter().map(|one| (one, one.not_after_unix_seconds));
+        print.ends("certificate_expiry_timestamp_seconds", help, ends)?;
         let help = "OCSP staples beside the certificates, those whose time is over included";
         print.gauge("ocsp_staples", help, certificates.staples as u64)?;
         let help = "When an OCSP staple ends and is no longer sent; the 100 that end soonest";
-        let name = "ocsp_staple_expiry_timestamp_seconds";
-        let mut family = print.family(name, help, MetricType::Gauge)?;
-        for one in &certificates.stapled {
-            let labels = [("name", one.name.as_str()), ("source", one.source.as_str())];
-            let ends = one.staple_ends_unix_seconds.unwrap_or_default();
-            ConstGauge::new(ends).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
+        let stapled = certificates.stapled.iter();
+        let ends = stapled.filter_map(|one| Some((one, one.staple_ends_unix_seconds?)));
+        print.ends("ocsp_staple_expiry_timestamp_seconds", help, ends)
     }
 
     fn about_engines(&self, print: &mut Print<'_, '_>) -> Result<(), Error> {
@@ -485,6 +476,21 @@ impl Print<'_, '_> {
         ConstGauge<N>: EncodeMetric,
     {
         ConstGauge::new(value).encode(self.family(name, help, MetricType::Gauge)?)
+    }
+
+    /// Times, in seconds since 1970, by what ends then.
+    fn ends<'c>(
+        &mut self,
+        name: &str,
+        help: &str,
+        ends: impl Iterator<Item = (&'c CertificateExpiry, i64)>,
+    ) -> Result<(), Error> {
+        let mut family = self.family(name, help, MetricType::Gauge)?;
+        for (one, unix_seconds) in ends {
+            let labels = [("name", one.name.as_str()), ("source", one.source.as_str())];
+            ConstGauge::new(unix_seconds).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 
     fn histograms<'h>(

@@ -16,6 +16,7 @@ pub mod haproxy;
 pub mod load;
 pub mod network;
 pub mod nginx;
+pub mod node;
 pub mod ocsp;
 pub mod openssl;
 pub mod payload;

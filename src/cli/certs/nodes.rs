@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
 use super::super::output::say;
-use super::probe::{Prober, Seen, Sessions};
+use super::probe::{Prober, Question, Seen, Sessions};
 use super::report::Report;
 use super::servers::{host_name, not_for};
 use crate::tls::certificates::day;
@@ -114,7 +114,8 @@ impl Comparison<'_> {
         let mut failure = None;
         for version in [Version::Tls13, Version::Tls12] {
             let none = Sessions::none();
-            match self.prober.look_with_any_alpn(node, name, Some(version), self.alpn, &none) {
+            let question = Question { server: node, name, version: Some(version), alpn: self.alpn };
+            match self.prober.ask(question, &none) {
                 Ok(one) => seen.push(one),
                 Err(error) => failure = Some(error),
             }
@@ -242,7 +243,8 @@ impl Comparison<'_> {
     ) -> Option<bool> {
         let alpn: Vec<String> = from.alpn.iter().cloned().collect();
         let look = |node: &str, sessions: &Arc<Sessions>| {
-            self.prober.look_with_any_alpn(node, name, Some(version), &alpn, sessions)
+            let question = Question { server: node, name, version: Some(version), alpn: &alpn };
+            self.prober.ask(question, sessions)
         };
         let sessions = Sessions::wanted();
         if let Err(error) = look(&from.node, &sessions) {

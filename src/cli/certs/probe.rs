@@ -51,6 +51,19 @@ pub(super) struct Seen {
     pub(super) resumed: bool,
 }
 
+/// What is asked of a server.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    /// `HOST:PORT`.
+    pub(super) server: &'a str,
+    /// The name asked for, if any.
+    pub(super) name: Option<&'a str>,
+    /// The only version offered; `None`: both.
+    pub(super) version: Option<Version>,
+    /// The protocols offered.
+    pub(super) alpn: &'a [String],
+}
+
 /// Makes handshakes.
 pub(super) struct Prober {
     both: ClientConfig,
@@ -83,16 +96,9 @@ impl Prober {
         })
     }
 
-    /// Shakes hands with `server` (`HOST:PORT`), asking for `name`, or for none. `sessions`
-    /// are offered, and keep what the server gives.
-    pub(super) fn look(
-        &self,
-        server: &str,
-        name: Option<&str>,
-        version: Option<Version>,
-        alpn: &[String],
-        sessions: &Arc<Sessions>,
-    ) -> Result<Seen, ProbeError> {
+    /// Shakes hands. `sessions` are offered, and keep what the server gives.
+    fn look(&self, question: Question<'_>, sessions: &Arc<Sessions>) -> Result<Seen, ProbeError> {
+        let Question { server, name, version, alpn } = question;
         let mut config = match version {
             None => self.both.clone(),
             Some(Version::Tls12) => self.tls12.clone(),
@@ -131,18 +137,16 @@ impl Prober {
         })
     }
 
-    /// As [`Self::look`], once more without ALPN if the server refuses with it.
-    pub(super) fn look_with_any_alpn(
+    /// Shakes hands, once more without ALPN if the server refuses with it. `sessions` are
+    /// offered, and keep what the server gives.
+    pub(super) fn ask(
         &self,
-        server: &str,
-        name: Option<&str>,
-        version: Option<Version>,
-        alpn: &[String],
+        question: Question<'_>,
         sessions: &Arc<Sessions>,
     ) -> Result<Seen, ProbeError> {
-        match self.look(server, name, version, alpn, sessions) {
-            Err(error) if error.is_refusal() && !alpn.is_empty() => {
-                self.look(server, name, version, &[], sessions).map_err(|_| error)
+        match self.look(question, sessions) {
+            Err(error) if error.is_refusal() && !question.alpn.is_empty() => {
+                self.look(Question { alpn: &[], ..question }, sessions).map_err(|_| error)
             }
             result => result,
         }

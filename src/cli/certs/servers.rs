@@ -1,6 +1,6 @@
 //! Certificates as a server shows them, for each name that it is asked for.
 
-use super::probe::{Prober, Sessions};
+use super::probe::{Prober, Question, Sessions};
 use super::report::Report;
 use crate::tls::CryptoLibrary;
 use crate::tls::certificates::examination::{Examination, Standard, examine};
@@ -23,18 +23,19 @@ pub(super) fn look(
     let mut found = Vec::new();
     for name in asked {
         let place = name.map_or_else(|| server.to_owned(), |name| format!("{server} ({name})"));
-        let seen = match prober.look_with_any_alpn(server, name, None, alpn, &Sessions::none()) {
-            Ok(seen) => seen,
-            Err(error) if error.is_refusal() && name.is_some() => {
-                let advice = "is there a certificate for the name? look at the server's log";
-                report.find(&place, format!("{error}; {advice}"));
-                continue;
-            }
-            Err(error) => {
-                report.fail(&place, error);
-                continue;
-            }
-        };
+        let seen =
+            match prober.ask(Question { server, name, version: None, alpn }, &Sessions::none()) {
+                Ok(seen) => seen,
+                Err(error) if error.is_refusal() && name.is_some() => {
+                    let advice = "is there a certificate for the name? look at the server's log";
+                    report.find(&place, format!("{error}; {advice}"));
+                    continue;
+                }
+                Err(error) => {
+                    report.fail(&place, error);
+                    continue;
+                }
+            };
         let known = shown.iter().find(|(chain, _)| *chain == seen.chain);
         let examination = match known {
             Some((_, examination)) => examination.clone(),
