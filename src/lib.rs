@@ -35,6 +35,8 @@ pub mod control;
 pub mod driver;
 pub mod endpoint;
 pub mod engine;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod handshake;
 pub mod metrics;
 pub mod switch;

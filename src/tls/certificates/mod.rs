@@ -186,6 +186,26 @@ pub fn load(
     (certificates, findings)
 }
 
+/// Reads `contents` as if it were a file, key and all, and throws the result away.
+pub(crate) fn load_bytes(contents: &[u8], library: CryptoLibrary) {
+    let path = Path::new("bytes");
+    let Ok((certificates, keys)) = pem_file::parse(path, contents, &Passphrases::default()) else {
+        return;
+    };
+    if let Some(key) = keys.into_iter().next() {
+        assemble(path, certificates, key, library, &mut |problem| drop(problem.to_string()));
+    }
+}
+
+/// Judges `response` as staple of the first certificate of `chain`, which is PEM, and throws
+/// the result away.
+pub(crate) fn check_staple(response: &[u8], chain: &[u8], library: CryptoLibrary) {
+    let path = Path::new("bytes");
+    if let Ok((chain, _)) = pem_file::parse(path, chain, &Passphrases::default()) {
+        let _ = ocsp::check_in_chain(response, &chain, library, unix_now());
+    }
+}
+
 /// Loads one file and, if the key is not in it, its neighbour.
 fn load_file(
     path: &Path,

@@ -50,7 +50,12 @@ pub(super) fn read(path: &Path, passphrases: &Passphrases) -> Result<PemFile, Pr
 
 type Sections = (Vec<CertificateDer<'static>>, Vec<PrivateKeyDer<'static>>);
 
-fn parse(path: &Path, contents: &[u8], passphrases: &Passphrases) -> Result<Sections, Problem> {
+/// Reads the sections of a file; `path` is for advice.
+pub(super) fn parse(
+    path: &Path,
+    contents: &[u8],
+    passphrases: &Passphrases,
+) -> Result<Sections, Problem> {
     // Some editors put a byte order mark in front, which would hide the first BEGIN.
     let contents = contents.strip_prefix(b"\xef\xbb\xbf").unwrap_or(contents);
     if contents.iter().all(u8::is_ascii_whitespace) {

@@ -166,7 +166,7 @@ fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, StapleProblem> {
 }
 
 /// As [`check`], for the first certificate of a chain in its order.
-fn check_in_chain(
+pub(super) fn check_in_chain(
     der: &[u8],
     chain: &[CertificateDer<'_>],
     library: CryptoLibrary,

@@ -1,0 +1,88 @@
+//! What a fuzzer feeds: functions that take any bytes and return, whatever the bytes are.
+//!
+//! `fuzz/` runs them under libFuzzer, and `tests/fuzz_corpus.rs` on the committed corpus and
+//! on mutations of it, so that both are about the same code. For nobody else.
+
+use std::sync::LazyLock;
+
+use rustls_pki_types::CertificateDer;
+
+use crate::tls::CryptoLibrary;
+use crate::tls::certificates;
+use crate::tls::certificates::examination::{Standard, examine, leaf_issuer};
+use crate::tls::tickets::secret_file::SecretFile;
+use crate::tls::tickets::{DomainId, KeySet, Timing};
+
+/// A target's name, and what takes any bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target. Its name is that of its file in `fuzz/fuzz_targets` and of its directory in
+/// `fuzz/corpus`.
+pub const TARGETS: [Target; 5] = [
+    ("certificate", certificate),
+    ("ocsp", ocsp),
+    ("pem", pem),
+    ("secret_file", secret_file),
+    ("ticket", ticket),
+];
+
+const LIBRARIES: [CryptoLibrary; 2] = [CryptoLibrary::AwsLc, CryptoLibrary::Ring];
+
+/// A file of certificates and keys, as loading reads it.
+pub fn pem(bytes: &[u8]) {
+    for library in LIBRARIES {
+        certificates::load_bytes(bytes, library);
+    }
+}
+
+/// A certificate in DER, as `forebay certs check` looks at one that a server has sent.
+pub fn certificate(bytes: &[u8]) {
+    let chain = [CertificateDer::from(bytes), CertificateDer::from(bytes)];
+    for library in LIBRARIES {
+        let standard = Standard { roots: None, now: 1_800_000_000, days: 30 };
+        let examined = examine(&chain, library, standard);
+        let _ = examined.covers("www.example.com");
+        for flaw in &examined.flaws {
+            let _ = flaw.to_string();
+        }
+    }
+    let _ = leaf_issuer(&chain);
+}
+
+/// An OCSP response, about a certificate whose issuer is at hand.
+pub fn ocsp(bytes: &[u8]) {
+    for library in LIBRARIES {
+        certificates::check_staple(bytes, include_bytes!("../fuzz/ocsp-chain.pem"), library);
+    }
+}
+
+/// A file of ticket secrets, in any of the forms that are read.
+pub fn secret_file(bytes: &[u8]) {
+    if let Err(error) = SecretFile::parse(bytes) {
+        let _ = error.to_string();
+    }
+}
+
+/// A session ticket, as a client sends it, and what a ticket holds.
+pub fn ticket(bytes: &[u8]) {
+    const NOW: u64 = 1_800_000_000;
+    const NAME_BYTES: usize = 16;
+    static KEYS: LazyLock<KeySet> = LazyLock::new(|| {
+        let file = SecretFile::parse(&[7; 48]).expect("48 bytes are a file of nginx");
+        let secrets: Vec<_> = file.secrets.iter().collect();
+        let domain = DomainId::of_names(["fuzz.example"]);
+        KeySet::new(CryptoLibrary::AwsLc, &secrets, &domain, Timing::DEFAULT, NOW)
+            .expect("a fixed secret has every epoch")
+    });
+    let _ = KEYS.open(bytes, NOW);
+    let Some(sealed) = KEYS.seal(bytes, NOW) else { return };
+    // With the name of a key that there is, so that what follows is looked at.
+    let _ = KEYS.open(&[&sealed[..NAME_BYTES], bytes].concat(), NOW);
+    let opened = KEYS.open(&sealed, NOW).map(|opened| opened.state);
+    assert!(opened.is_ok_and(|state| state == bytes), "what was sealed is opened");
+    let mut forged = sealed;
+    let place = bytes.iter().fold(0_usize, |sum, byte| sum.wrapping_add(usize::from(*byte)));
+    let place = place % forged.len();
+    forged[place] ^= 1;
+    assert!(KEYS.open(&forged, NOW).is_err(), "a forged ticket is opened");
+}
