@@ -51,7 +51,9 @@ fn chain(at: &Path, names: &[&str]) -> Vec<CertificateDer<'static>> {
     names.iter().map(read).collect()
 }
 
+/// Not before the certificates are made, which are valid from then on.
 fn now() -> i64 {
+    LazyLock::force(&CHAIN);
     unix_seconds(SystemTime::now())
 }
 
