@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::*;
@@ -19,7 +20,13 @@ impl Scene {
     fn new() -> Self {
         let costs = StepCosts { elliptic_curve: COST, ..StepCosts::TYPICAL };
         let sources = Sources::new(CREDITS as usize, &ClientLimits::NONE, 1);
-        Self { backlog: Backlog::new(CREDITS as usize, costs, 10 * COST), sources, credits: 0 }
+        let backlog = loop {
+            let backlog = Backlog::new(CREDITS as usize, costs, 10 * COST);
+            if tells_apart(&backlog) {
+                break backlog;
+            }
+        };
+        Self { backlog, sources, credits: 0 }
     }
 
     fn source(&mut self, number: u8) -> Source {
@@ -43,6 +50,16 @@ impl Scene {
         self.backlog.charge(self.credits, EC, source, Some(name), &mut self.sources);
         self.credits += 1;
     }
+}
+
+/// Whether no two names of these tests meet in one cell, as a few of any that many may.
+fn tells_apart(backlog: &Backlog) -> bool {
+    let numbered = (0..20).map(|number| format!("{number}.example"));
+    let named = ["a", "b", "flooded", "quiet"].map(|name| format!("{name}.example"));
+    let names: Vec<String> = numbered.chain(named).collect();
+    let cells = names.iter().map(|name| backlog.cell(Some(name)));
+    let cells: HashSet<usize> = cells.chain([backlog.cell(None)]).collect();
+    cells.len() == names.len() + 1
 }
 
 #[test]
