@@ -7,6 +7,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -254,9 +256,11 @@ fn a_bad_file_changes_nothing_and_says_where_it_is_bad() {
     still_echoes(&mut old);
 }
 
-/// Waits until nobody listens any more.
+/// Waits until nobody listens any more. Asks seldom: sockets are closed once nobody has come
+/// for 50 ms.
 fn wait_until_refused(forebay: &mut Forebay, address: SocketAddr) {
     forebay.wait_until("connections are refused", |_| {
+        thread::sleep(Duration::from_millis(200));
         TcpStream::connect(address)
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     });
@@ -283,6 +287,22 @@ fn a_drain_under_load_finishes_everything_and_ends_with_success() {
         drop(bystander);
         assert!(service.forebay.wait_for_exit().success());
     }
+}
+
+#[test]
+fn while_notice_is_given_new_clients_are_served_and_health_says_draining() {
+    let mut service = Service::start("[timeouts]\ndrain = \"10m\"\ndrain_notice = \"2s\"\n");
+    let config = Arc::new(tls_client::config());
+    service.forebay.signal(libc::SIGTERM);
+    service.forebay.wait_for_log("leaving");
+    assert_eq!(service.forebay.status("/health"), Some(503));
+    let mut late = service.client(&config);
+
+    service.forebay.wait_for_log("draining: no new connections");
+    wait_until_refused(&mut service.forebay, service.echoes);
+    still_echoes(&mut late);
+    drop(late);
+    assert!(service.forebay.wait_for_exit().success());
 }
 
 #[test]

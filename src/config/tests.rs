@@ -142,6 +142,7 @@ fn every_key_reaches_its_setting() {
         idle = "1h"
         half_closed = "3s"
         drain = "2m"
+        drain_notice = "7s"
         first_data_wait = "0ms"
         [tls]
         provider = "ring"
@@ -225,6 +226,7 @@ fn every_key_reaches_its_setting() {
             idle: seconds(3_600),
             half_closed: seconds(3),
             drain: seconds(120),
+            drain_notice: seconds(7),
             first_data_wait: Duration::ZERO,
         }
     );

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::item::Section;
 use super::report::Report;
 
-/// `[timeouts]`. All but `first_data_wait` take `"10ms"` to `"7d"`.
+/// `[timeouts]`. All but `first_data_wait` and `drain_notice` take `"10ms"` to `"7d"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimeoutSettings {
     /// `client_hello`, default `"5s"`: from accept to the last byte of the ClientHello.
@@ -26,6 +26,10 @@ pub struct TimeoutSettings {
     /// `drain`, default `"30s"`: after the signal to stop, for connections to end by
     /// themselves; then they are cut.
     pub drain: Duration,
+    /// `drain_notice`, `"0s"` to `"1h"`, default `"0s"`: after the signal to stop, how long
+    /// new clients are still served while `/health` says `draining`, so that whoever sends
+    /// them here can learn of it first. `drain` begins after it.
+    pub drain_notice: Duration,
     /// `first_data_wait`, `"0ms"` to `"1s"`, default `"3ms"`: how long the PROXY protocol
     /// header is held back for the client's first bytes, and a TLS 1.3 client's session
     /// ticket for the server's, so that both leave in one send. `"0ms"`: they leave at
@@ -42,13 +46,22 @@ impl Default for TimeoutSettings {
             idle: Duration::from_secs(5 * 60),
             half_closed: Duration::from_secs(10),
             drain: Duration::from_secs(30),
+            drain_notice: Duration::ZERO,
             first_data_wait: Duration::from_millis(3),
         }
     }
 }
 
-pub(super) const KEYS: &[&str] =
-    &["client_hello", "handshake", "connect", "idle", "half_closed", "drain", "first_data_wait"];
+pub(super) const KEYS: &[&str] = &[
+    "client_hello",
+    "handshake",
+    "connect",
+    "idle",
+    "half_closed",
+    "drain",
+    "drain_notice",
+    "first_data_wait",
+];
 
 pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> TimeoutSettings {
     let section = &root.section(report, "timeouts", KEYS);
@@ -65,6 +78,12 @@ pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> TimeoutSettin
         idle: timeout("idle", default.idle),
         half_closed: timeout("half_closed", default.half_closed),
         drain: timeout("drain", default.drain),
+        drain_notice: section.value(
+            report,
+            "drain_notice",
+            default.drain_notice,
+            |item, report| item.duration(report, Duration::ZERO..=Duration::from_secs(3600)),
+        ),
         first_data_wait: section.value(
             report,
             "first_data_wait",

@@ -10,7 +10,8 @@ pub enum Stage {
     Starting,
     /// Accepting connections.
     Accepting,
-    /// Accepting no more, finishing what is there.
+    /// Leaving: new clients should go elsewhere. They are served for
+    /// `timeouts.drain_notice`, then only what is there is finished.
     Draining,
 }
 

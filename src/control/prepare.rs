@@ -16,7 +16,7 @@ use super::key_passphrases;
 use super::metrics::CertificateExpiry;
 use super::served::ServedListener;
 use super::session_keys::{SessionKeys, Staged};
-use super::supervise::Reloaded;
+use super::supervise::{DrainTimes, Reloaded};
 use crate::config::{self, Finding, ListenerSettings, Located, Settings};
 use crate::engine::snapshot::{ClientLimits, Listener, Records, Snapshot, Timeouts};
 use crate::tls::certificates::store::{Loading, Store};
@@ -163,7 +163,10 @@ impl Preparer {
             snapshot: Arc::new(snapshot),
             certificates: expiries,
             served,
-            drain_timeout: settings.timeouts.drain,
+            drain_times: DrainTimes {
+                notice: settings.timeouts.drain_notice,
+                limit: settings.timeouts.drain,
+            },
         };
         (Some(reloaded), findings)
     }

@@ -270,7 +270,7 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         served,
         reload_requests,
         event_log: EventLog::new(event_sources, failures_per_second, Moment::now()),
-        drain_timeout: prepared.drain_timeout,
+        drain_times: prepared.drain_times,
         session_keys,
         reload: reload::reloader(file, settings, preparer, bound, Rc::clone(&watch)),
     };

@@ -2,11 +2,17 @@
 //! reloads, the event log, draining.
 //!
 //! ```text
-//!   running ──first SIGTERM/SIGINT, or an engine failed──▶ draining
-//!      │ ▲                                                   │  second signal
-//!      └─┘ SIGHUP, POST /reload, changed certificates        ▼
-//!                                                         stopping ──▶ all engines ended
+//!   running ──first SIGTERM/SIGINT, or an engine failed──▶ leaving   (for `drain_notice`)
+//!      │ ▲                                                   │    │
+//!      └─┘ SIGHUP, POST /reload, changed certificates        ▼    │
+//!                                                        draining │  second signal
+//!                                                            │    │
+//!                                                            ▼    ▼
+//!                                                          stopping ──▶ all engines ended
 //! ```
+//!
+//! Who is leaving says so on `/health` and goes on as before, so that balancers and
+//! routers turn new clients away before it does.
 //!
 //! Engines are reached through [`EngineControl`] only, so the loop is tested without
 //! sockets.
@@ -28,6 +34,15 @@ use super::served::{Served, ServedListener};
 use super::session_keys::SessionKeys;
 use super::signals::Requests;
 use crate::clock::Moment;
+
+/// How long the steps of a drain take.
+#[derive(Clone, Copy, Debug)]
+pub struct DrainTimes {
+    /// From saying so to taking no new connections.
+    pub notice: Duration,
+    /// From then on, for connections to end by themselves.
+    pub limit: Duration,
+}
 
 /// How often the loop looks at events and engines when no signal wakes it.
 const TICK: Duration = Duration::from_millis(100);
@@ -80,8 +95,8 @@ pub struct Reloaded<Snapshot> {
     pub certificates: Vec<CertificateExpiry>,
     /// For the page of certificates.
     pub served: Vec<ServedListener>,
-    /// How long a drain may take from now on.
-    pub drain_timeout: Duration,
+    /// How long a drain takes from now on.
+    pub drain_times: DrainTimes,
 }
 
 /// What loading anew came to.
@@ -122,8 +137,8 @@ pub struct Supervisor<Control: EngineControl, Reload> {
     pub session_keys: SessionKeys,
     /// Writes what engines report.
     pub event_log: EventLog,
-    /// How long a drain may take.
-    pub drain_timeout: Duration,
+    /// How long a drain takes.
+    pub drain_times: DrainTimes,
 }
 
 /// An engine's thread and the way to it.
@@ -171,6 +186,7 @@ impl<Control: EngineControl> RunningEngine<Control> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,
+    Leaving { accepting_until: Moment },
     Draining,
     Stopping,
 }
@@ -191,7 +207,13 @@ where
         self.session_keys.look_after(&self.cells);
         self.lifecycle.enter(Stage::Accepting);
         loop {
-            let tick = if phase == Phase::Running { TICK } else { TICK_AT_END };
+            let tick = match phase {
+                Phase::Running => TICK,
+                Phase::Leaving { accepting_until } => {
+                    accepting_until.since(Moment::now()).clamp(TICK_AT_END, TICK)
+                }
+                Phase::Draining | Phase::Stopping => TICK_AT_END,
+            };
             let requests = wait(tick).unwrap_or_else(|error| {
                 // poll(2) fails for want of kernel memory only.
                 tracing::error!(%error, "cannot wait for signals");
@@ -212,6 +234,11 @@ where
             }
             for _ in 0..requests.end {
                 phase = self.end(phase);
+            }
+            if let Phase::Leaving { accepting_until } = phase
+                && Moment::now() >= accepting_until
+            {
+                phase = self.drain();
             }
             if self.look_after_engines(phase) == Engines::OneFailed {
                 result = Ended::EngineFailed;
@@ -246,7 +273,7 @@ where
         }
         self.certificates.replace(reloaded.certificates);
         self.served.replace(reloaded.served);
-        self.drain_timeout = reloaded.drain_timeout;
+        self.drain_times = reloaded.drain_times;
         self.note_generation(generation);
         self.cells.reloads_succeeded.increment();
         self.cells.last_reload_succeeded.set(1);
@@ -266,17 +293,18 @@ where
             Phase::Running => {
                 self.lifecycle.enter(Stage::Draining);
                 self.cells.draining.set(1);
-                let deadline = Moment::now().after(self.drain_timeout);
-                for engine in &mut self.engines {
-                    engine.order(Order::Drain { deadline });
+                let notice = self.drain_times.notice;
+                if notice.is_zero() {
+                    return self.drain();
                 }
                 tracing::info!(
-                    seconds_at_most = self.drain_timeout.as_secs_f64(),
-                    "draining: no new connections; a second signal stops at once"
+                    seconds = notice.as_secs_f64(),
+                    "leaving: /health says so, and new connections are still served; \
+                     a second signal stops at once"
                 );
-                Phase::Draining
+                Phase::Leaving { accepting_until: Moment::now().after(notice) }
             }
-            Phase::Draining => {
+            Phase::Leaving { .. } | Phase::Draining => {
                 for engine in &mut self.engines {
                     engine.order(Order::Stop);
                 }
@@ -287,6 +315,20 @@ where
         }
     }
 
+    /// Takes no new connections from now on.
+    fn drain(&mut self) -> Phase {
+        let limit = self.drain_times.limit;
+        let deadline = Moment::now().after(limit);
+        for engine in &mut self.engines {
+            engine.order(Order::Drain { deadline });
+        }
+        tracing::info!(
+            seconds_at_most = limit.as_secs_f64(),
+            "draining: no new connections; a second signal stops at once"
+        );
+        Phase::Draining
+    }
+
     /// Sends what waits and notices who has ended.
     fn look_after_engines(&mut self, phase: Phase) -> Engines {
         let mut engines = Engines::Fine;
@@ -294,7 +336,7 @@ where
             engine.send_waiting();
             match engine.ended() {
                 None => {}
-                Some(Ok(())) if phase != Phase::Running => {}
+                Some(Ok(())) if matches!(phase, Phase::Draining | Phase::Stopping) => {}
                 Some(Ok(())) => {
                     engines = Engines::OneFailed;
                     tracing::error!(engine = number, "an engine ended unasked");

@@ -90,10 +90,12 @@ impl Fixture {
             certificates: Arc::default(),
             session_keys: SessionKeys::default(),
             event_log: self.event_log.take().expect("one supervisor for each fixture"),
-            drain_timeout: Duration::from_secs(5),
+            drain_times: AT_ONCE,
         }
     }
 }
+
+const AT_ONCE: DrainTimes = DrainTimes { notice: Duration::ZERO, limit: Duration::from_secs(5) };
 
 fn no_reload(_: Scope, _: u64) -> Option<Reloaded<u64>> {
     None
@@ -104,7 +106,7 @@ fn load(_: Scope, generation: u64) -> Option<Reloaded<u64>> {
         snapshot: Arc::new(generation),
         certificates: vec![],
         served: vec![],
-        drain_timeout: Duration::from_secs(5),
+        drain_times: AT_ONCE,
     })
 }
 
@@ -132,6 +134,46 @@ fn the_first_signal_drains_every_engine_and_the_end_is_as_asked() {
     assert_eq!(heard.iter().collect::<Vec<_>>(), ["drain", "drain"]);
     assert_eq!(fixture.lifecycle.stage(), Stage::Draining);
     assert_eq!(fixture.cells.draining.value(), 1);
+}
+
+#[test]
+fn with_notice_the_engines_are_told_to_drain_after_everybody_else() {
+    let mut fixture = Fixture::new();
+    let (told, heard) = sync_channel(16);
+    let (lifecycle, cells) = (Arc::clone(&fixture.lifecycle), Arc::clone(&fixture.cells));
+    let mut supervisor = fixture.supervisor(vec![obedient(told)], load);
+    supervisor.drain_times.notice = Duration::from_millis(300);
+    let mut looks = 0;
+    let ended = supervisor.run(|timeout| {
+        looks += 1;
+        match looks {
+            1 => return Ok(END),
+            // Too late for this one.
+            2 => return Ok(RELOAD),
+            3 => {
+                assert_eq!(lifecycle.stage(), Stage::Draining);
+                assert_eq!(cells.draining.value(), 1);
+                assert!(heard.try_recv().is_err(), "nobody has told the engine yet");
+            }
+            _ => {}
+        }
+        thread::sleep(timeout);
+        Ok(Requests::default())
+    });
+    assert_eq!(ended, Ended::AsAsked);
+    assert!(looks > 3, "ended before the notice was over");
+    assert_eq!(heard.iter().collect::<Vec<_>>(), ["drain"]);
+    assert_eq!(fixture.cells.reloads_succeeded.value(), 0);
+}
+
+#[test]
+fn a_second_signal_ends_the_notice_too() {
+    let mut fixture = Fixture::new();
+    let (told, heard) = sync_channel(16);
+    let mut supervisor = fixture.supervisor(vec![obedient(told)], no_reload);
+    supervisor.drain_times.notice = Duration::from_secs(3600);
+    assert_eq!(supervisor.run(script(&[END, END])), Ended::AsAsked);
+    assert_eq!(heard.iter().collect::<Vec<_>>(), ["stop"]);
 }
 
 #[test]
