@@ -6,8 +6,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use forebay::handshake::SessionFacts;
+use forebay::proxy_protocol::{HEADER_BYTES_MAX, Header, ProxyProtocol, encode};
 use forebay::tls::Version;
-use forebay::upstream::proxy_protocol::{HEADER_BYTES_MAX, Header, ProxyProtocol, encode};
 
 fn encoding(criterion: &mut Criterion) {
     let session = SessionFacts {
@@ -27,7 +27,8 @@ fn encoding(criterion: &mut Criterion) {
         let header = Header {
             source: source.parse().expect("a literal address"),
             destination: destination.parse().expect("a literal address"),
-            session: &session,
+            server_name: session.server_name.as_deref(),
+            session: Some(&session),
         };
         for (name, version) in [("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)] {
             group.bench_function(format!("{name}/{family}"), |bencher| {

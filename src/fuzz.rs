@@ -7,9 +7,11 @@ use std::sync::LazyLock;
 
 use rustls_pki_types::CertificateDer;
 
+use crate::proxy_protocol::decode::{Decoded, decode};
 use crate::tls::CryptoLibrary;
 use crate::tls::certificates;
 use crate::tls::certificates::examination::{Standard, examine, leaf_issuer};
+use crate::tls::client_hello::{CLIENT_HELLO_BYTES_MAX, Ja4, Scan, scan};
 use crate::tls::tickets::secret_file::SecretFile;
 use crate::tls::tickets::{DomainId, KeySet, Timing};
 
@@ -18,10 +20,12 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target. Its name is that of its file in `fuzz/fuzz_targets` and of its directory in
 /// `fuzz/corpus`.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 7] = [
     ("certificate", certificate),
+    ("client_hello", client_hello),
     ("ocsp", ocsp),
     ("pem", pem),
+    ("proxy_header", proxy_header),
     ("secret_file", secret_file),
     ("ticket", ticket),
 ];
@@ -47,6 +51,27 @@ pub fn certificate(bytes: &[u8]) {
         }
     }
     let _ = leaf_issuer(&chain);
+}
+
+/// What a client sends first, and the fingerprint of it.
+pub fn client_hello(bytes: &[u8]) {
+    let mut scratch = Box::new([0; CLIENT_HELLO_BYTES_MAX]);
+    let Scan::Complete(hello) = scan(bytes, &mut scratch) else { return };
+    assert!(hello.stream_bytes <= bytes.len(), "no more than there is");
+    let fingerprint = Ja4::of(&hello);
+    assert!(fingerprint.is_none_or(|made| made.as_str().parse() == Ok(made)), "it is one");
+}
+
+/// What a balancer in front sends first.
+pub fn proxy_header(bytes: &[u8]) {
+    match decode(bytes) {
+        Decoded::Complete(header) => {
+            let values: usize = header.values.iter().map(|(_, value)| value.len()).sum();
+            assert!(values <= header.bytes && header.bytes <= bytes.len(), "no more than there is");
+        }
+        Decoded::Refused(error) => drop(error.to_string()),
+        Decoded::Incomplete => {}
+    }
 }
 
 /// An OCSP response, about a certificate whose issuer is at hand.

@@ -18,9 +18,11 @@
 //! | [`cli`] | the subcommands | everything below |
 //! | [`control`] | start, reload, drain, admin, metrics, log | everything below |
 //! | [`config`] | TOML to checked settings | [`tls`], [`upstream`] names and types |
-//! | [`engine`] | the loop of one data core | the driver trait, [`handshake`], [`upstream`], [`tls`] |
+//! | [`engine`] | the loop of one data core | the driver trait, [`handshake`], [`upstream`], [`routing`], [`proxy_protocol`], [`tls`] |
 //! | [`handshake`] | workers, queues, scheduling, shedding | [`tls`], threads |
-//! | [`upstream`] | pools, balancing, PROXY protocol; sans-I/O | [`tls`] names |
+//! | [`upstream`] | pools and balancing; sans-I/O | [`proxy_protocol`] versions |
+//! | [`routing`] | which way a client goes, by its ClientHello; sans-I/O | [`tls`] ClientHello and versions |
+//! | [`proxy_protocol`] | who the client is, received and sent; sans-I/O | what a handshake negotiated |
 //! | [`tls`] | certificates, ClientHello, record layer; sans-I/O, no `unsafe` | rustls, ring, aws-lc-rs |
 //! | [`driver`] | the only door to the kernel, and its simulator; all `unsafe` | the kernel |
 //! | [`metrics`], [`clock`], [`endpoint`], [`switch`], [`token_bucket`] | plain data | nothing |
@@ -39,6 +41,8 @@ pub mod engine;
 pub mod fuzz;
 pub mod handshake;
 pub mod metrics;
+pub mod proxy_protocol;
+pub mod routing;
 pub mod switch;
 pub mod tls;
 pub mod token_bucket;

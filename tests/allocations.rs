@@ -21,10 +21,12 @@ use forebay::engine::{Command, CommandQueue, Engine, Limits, Ways};
 use forebay::handshake::StepCosts;
 use forebay::handshake::inline::InlineService;
 use forebay::handshake::scheduler::SchedulerSettings;
+use forebay::proxy_protocol::ProxyProtocol;
+use forebay::routing::Routes;
 use forebay::switch::{Spin, Switch};
 use forebay::tls::policy::{Policy, PolicySettings};
 use forebay::tls::{CryptoLibrary, self_signed, tickets};
-use forebay::upstream::{Backend, Balance, Pool, ProxyProtocol};
+use forebay::upstream::{Backend, Balance, Pool};
 use support::tls_client;
 
 /// Counts heap calls of threads that asked to be counted, while counting is on.
@@ -169,6 +171,8 @@ fn run_engine(
             name: "main".into(),
             policy: Arc::new(policy.expect("policy")),
             pool: 0,
+            routes: Routes::default(),
+            header_senders: Vec::new(),
         }],
         pools: vec![Arc::new(Pool {
             name: "echo".into(),

@@ -19,9 +19,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use forebay::handshake::SessionFacts;
+use forebay::proxy_protocol::{HEADER_BYTES_MAX, Header, ProxyProtocol, encode};
 use forebay::tls::client_hello::{CLIENT_HELLO_BYTES_MAX, Scan, scan};
 use forebay::tls::{CryptoLibrary, Version};
-use forebay::upstream::proxy_protocol::{HEADER_BYTES_MAX, Header, ProxyProtocol, encode};
 use rustls::ClientConnection;
 
 use counted::counted;
@@ -119,7 +119,8 @@ fn proxy_header() {
     let header = Header {
         source: "192.0.2.33:51324".parse().expect("a literal address"),
         destination: "198.51.100.7:443".parse().expect("a literal address"),
-        session: &session,
+        server_name: session.server_name.as_deref(),
+        session: Some(&session),
     };
     let mut out = [0; HEADER_BYTES_MAX];
     counted(|| {

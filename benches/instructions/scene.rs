@@ -16,11 +16,13 @@ use forebay::engine::{Command, CommandQueue, Engine, Limits, Progress, Ways};
 use forebay::handshake::StepCosts;
 use forebay::handshake::inline::InlineService;
 use forebay::handshake::scheduler::SchedulerSettings;
+use forebay::proxy_protocol::ProxyProtocol;
+use forebay::routing::Routes;
 use forebay::switch::Spin;
 use forebay::tls::policy::{Policy, PolicySettings};
 use forebay::tls::self_signed::self_signed;
 use forebay::tls::{tickets, unverified};
-use forebay::upstream::{Backend as Server, Balance, Pool, ProxyProtocol};
+use forebay::upstream::{Backend as Server, Balance, Pool};
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
@@ -196,7 +198,13 @@ fn snapshot(backend: Endpoint) -> Snapshot {
     };
     Snapshot {
         generation: 1,
-        listeners: vec![Listener { name: "main".into(), policy: Arc::new(policy()), pool: 0 }],
+        listeners: vec![Listener {
+            name: "main".into(),
+            policy: Arc::new(policy()),
+            pool: 0,
+            routes: Routes::default(),
+            header_senders: Vec::new(),
+        }],
         pools: vec![Arc::new(pool)],
         timeouts: Timeouts {
             client_hello: LONG,

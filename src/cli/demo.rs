@@ -25,10 +25,11 @@ use crate::control::logging;
 use crate::control::prepare::CertificateSource;
 use crate::control::start::{Running, Start, start};
 use crate::endpoint::Endpoint;
+use crate::proxy_protocol::ProxyProtocol;
 use crate::tls::CryptoLibrary;
 use crate::tls::policy::UnknownServerName;
 use crate::tls::self_signed::self_signed;
-use crate::upstream::{Balance, ProxyProtocol};
+use crate::upstream::Balance;
 use responder::Responder;
 
 /// The name that the printed command asks for (reserved by RFC 2606).
@@ -107,6 +108,8 @@ fn settings(arguments: &Arguments, backend: PathBuf) -> Settings {
             unknown_sni: UnknownServerName::Default,
             // The backend speaks nothing else.
             alpn: vec!["http/1.1".to_owned()],
+            accept_proxy_from: Vec::new(),
+            routes: Vec::new(),
             session_domain: None,
             pool: 0,
             policy,

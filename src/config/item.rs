@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::finding::{Located, Place};
@@ -413,6 +414,28 @@ impl<'t> Item<'t> {
             }
         }
         Some(cpus)
+    }
+
+    /// A list of at most `most` addresses and prefixes, none twice.
+    pub(super) fn prefixes(&self, report: &mut Report<'_>, most: usize) -> Option<Vec<IpNet>> {
+        let elements = self.elements(report)?;
+        if let Some(beyond) = elements.get(most) {
+            let message = format!("{} prefixes", elements.len());
+            report.error(beyond.place(), message, Some(format!("write at most {most}")));
+            return None;
+        }
+        let mut prefixes = Vec::with_capacity(elements.len());
+        for element in elements {
+            let Some(text) = element.text(report) else { continue };
+            let Some(prefix) = element.understood(report, values::prefix(text)) else { continue };
+            if prefixes.contains(&prefix) {
+                let help = "name each prefix once".into();
+                report.error(element.place(), format!("{prefix} is listed twice"), Some(help));
+            } else {
+                prefixes.push(prefix);
+            }
+        }
+        Some(prefixes)
     }
 
     /// What `read` made of this item's text, or `None` with the reason reported.

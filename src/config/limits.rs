@@ -2,9 +2,8 @@
 
 use ipnet::IpNet;
 
-use super::item::{Item, Section};
+use super::item::Section;
 use super::report::Report;
-use super::values;
 
 /// `[limits]`
 ///
@@ -94,33 +93,12 @@ pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> LimitSettings
         ipv6_prefix: section.value(report, "ipv6_prefix", default.ipv6_prefix, |item, report| {
             item.count(report, 1..=128)
         }),
-        exempt: section
-            .value(report, "exempt", default.exempt, |item, report| read_exempt(report, item)),
+        exempt: section.value(report, "exempt", default.exempt, |item, report| {
+            item.prefixes(report, LimitSettings::EXEMPT_MAX)
+        }),
     };
     check_order(report, section, &settings);
     settings
-}
-
-fn read_exempt(report: &mut Report<'_>, item: &Item<'_>) -> Option<Vec<IpNet>> {
-    let elements = item.elements(report)?;
-    if let Some(beyond) = elements.get(LimitSettings::EXEMPT_MAX) {
-        let message = format!("{} prefixes", elements.len());
-        let help = format!("write at most {}", LimitSettings::EXEMPT_MAX);
-        report.error(beyond.place(), message, Some(help));
-        return None;
-    }
-    let mut exempt = Vec::with_capacity(elements.len());
-    for element in elements {
-        let Some(text) = element.text(report) else { continue };
-        let Some(prefix) = element.understood(report, values::prefix(text)) else { continue };
-        if exempt.contains(&prefix) {
-            let help = "name each prefix once".into();
-            report.error(element.place(), format!("{prefix} is listed twice"), Some(help));
-        } else {
-            exempt.push(prefix);
-        }
-    }
-    Some(exempt)
 }
 
 /// Warns of a limit that another one makes meaningless.

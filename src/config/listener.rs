@@ -4,6 +4,9 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
+
+use crate::routing::Route;
 use crate::tls::policy::UnknownServerName;
 
 use super::finding::Located;
@@ -37,6 +40,11 @@ pub struct ListenerSettings {
     /// protocols that the pool speaks, in order of preference, such as
     /// `["h2", "http/1.1"]`. Clients that offer only others are refused (RFC 7301).
     pub alpn: Vec<String>,
+    /// `accept_proxy_from = [addresses and prefixes]`, default empty, at most 64: peers
+    /// whose connections begin with a PROXY protocol header, version 1 or 2: balancers in
+    /// front. The client is whom the header names, for limits, logs and the pool. From
+    /// these peers a header must come, from others none is taken.
+    pub accept_proxy_from: Vec<IpNet>,
     /// `session_domain = "text"`, default absent, which stands for the names in the
     /// listener's certificates: sessions are resumed by every listener, on any node with
     /// the same secrets, that has the same domain. To be set where nodes have certificates
@@ -45,6 +53,9 @@ pub struct ListenerSettings {
     /// `pool = "name"`, required; here its index in `Settings::pools`: where the
     /// plaintext goes.
     pub pool: usize,
+    /// `[[listener.route]]`: clients that go another way, in order; see
+    /// [`crate::routing`].
+    pub routes: Vec<Route>,
     /// `minimum_version`, `cipher_suites`, `groups`, default those of `[tls]`, which are
     /// filled in here.
     pub policy: TlsPolicy,
@@ -55,6 +66,8 @@ impl ListenerSettings {
     pub const COUNT_MAX: usize = 256;
     /// The most addresses of a listener.
     pub const ADDRESSES_MAX: usize = 64;
+    /// The most prefixes that headers are taken from: every accept looks at each.
+    pub const ACCEPT_PROXY_FROM_MAX: usize = 64;
     /// The most protocols of a listener.
     pub const ALPN_MAX: usize = 16;
 }
@@ -66,8 +79,10 @@ pub(super) const KEYS: &[&str] = &[
     "default_certificate",
     "unknown_sni",
     "alpn",
+    "accept_proxy_from",
     "session_domain",
     "pool",
+    "route",
     "minimum_version",
     "cipher_suites",
     "groups",
@@ -143,6 +158,12 @@ fn read(
             |item, report| item.choice(report, &UNKNOWN_SNI),
         ),
         alpn: section.value(report, "alpn", Vec::new(), |item, report| read_alpn(report, item)),
+        accept_proxy_from: section.value(
+            report,
+            "accept_proxy_from",
+            Vec::new(),
+            |item, report| item.prefixes(report, ListenerSettings::ACCEPT_PROXY_FROM_MAX),
+        ),
         session_domain: section
             .optional(report, "session_domain", |item, report| super::pool::name(report, item)),
         pool: section
@@ -150,6 +171,7 @@ fn read(
                 read_pool(report, item, pools)
             })
             .unwrap_or_default(),
+        routes: super::route::read_all(report, section, pools),
         policy: tls::read_policy(report, section, tls.provider, &tls.policy),
     }
 }
@@ -197,7 +219,7 @@ fn read_certificates(
 }
 
 /// RFC 7301 section 3.1: a protocol name has 1 to 255 bytes.
-fn read_alpn(report: &mut Report<'_>, item: &Item<'_>) -> Option<Vec<String>> {
+pub(super) fn read_alpn(report: &mut Report<'_>, item: &Item<'_>) -> Option<Vec<String>> {
     let elements = item.elements(report)?;
     if elements.len() > ListenerSettings::ALPN_MAX {
         let message = format!("{} protocols are listed", elements.len());
@@ -222,7 +244,11 @@ fn read_alpn(report: &mut Report<'_>, item: &Item<'_>) -> Option<Vec<String>> {
     Some(protocols)
 }
 
-fn read_pool(report: &mut Report<'_>, item: &Item<'_>, pools: &[PoolSettings]) -> Option<usize> {
+pub(super) fn read_pool(
+    report: &mut Report<'_>,
+    item: &Item<'_>,
+    pools: &[PoolSettings],
+) -> Option<usize> {
     let name = item.text(report)?;
     let index = pools.iter().position(|pool| pool.name.value == name);
     if index.is_none() {

@@ -12,7 +12,7 @@
 //! failures are reported in the same form.
 //!
 //! One file a section: `engine`, `handshake`, `limits`, `timeouts`, `tls`,
-//! `session`, `log`, `admin`, `listener`, `pool`. Each holds the section's keys with default, unit and
+//! `session`, `log`, `admin`, `listener`, `route`, `pool`. Each holds the section's keys with default, unit and
 //! effect, and their reading. A commented file with every key is
 //! `docs/examples/forebay.toml`.
 //!
@@ -32,6 +32,7 @@ pub mod log;
 pub mod pool;
 mod report;
 mod resolve;
+mod route;
 pub mod session;
 mod suggest;
 pub mod timeouts;

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::endpoint::Endpoint;
-use crate::upstream::{Balance, Pool, ProxyProtocol};
+use crate::proxy_protocol::ProxyProtocol;
+use crate::upstream::{Balance, Pool};
 
 use super::finding::Located;
 use super::item::{Item, Section};

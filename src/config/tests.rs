@@ -7,12 +7,14 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::endpoint::Endpoint;
+use crate::proxy_protocol::ProxyProtocol;
+use crate::routing::Action;
 use crate::switch::{Spin, Switch};
 use crate::tls::certificate_compression::Compression;
 use crate::tls::names::Group;
 use crate::tls::policy::UnknownServerName;
 use crate::tls::{CryptoLibrary, Version};
-use crate::upstream::{Balance, Pool, ProxyProtocol};
+use crate::upstream::{Balance, Pool};
 
 const EXAMPLE: &str = include_str!("../../docs/examples/forebay.toml");
 
@@ -311,7 +313,11 @@ fn the_example_file_parses_without_findings() {
 /// The example's commented keys, put in force.
 fn example_with_defaults_written_out() -> String {
     let uncomment = |line: &'static str| match line.strip_prefix('#') {
-        Some(rest) if rest.starts_with(|first: char| first.is_ascii_lowercase()) => rest,
+        Some(rest)
+            if rest.starts_with(|first: char| first.is_ascii_lowercase() || first == '[') =>
+        {
+            rest
+        }
         _ => line,
     };
     EXAMPLE.lines().map(uncomment).collect::<Vec<_>>().join("\n")
@@ -350,6 +356,58 @@ fn the_example_shows_every_key() {
             let inherited = table == "listener" && tls::KEYS.contains(key);
             assert!(inherited || shown.contains_key(*key), "{table}.{key} is not shown");
         }
+    }
+    let listener = document.get_ref().get("listener").unwrap().get_ref().get(0).unwrap();
+    let listener = listener.get_ref();
+    let route = listener.get("route").and_then(|routes| routes.get_ref().get(0)).unwrap();
+    for key in route::KEYS {
+        assert!(route.get_ref().get(*key).is_some(), "listener.route.{key} is not shown");
+    }
+}
+
+// ── Routes ──────────────────────────────────────────────────────────────────────────
+
+fn routes(text: &str) -> String {
+    format!("{MINIMAL}\n[[listener.route]]\n{text}\n")
+}
+
+#[test]
+fn a_route_is_read_with_all_of_its_conditions() {
+    let text = "sni = [\"a.example\", \"*.b.example\", \"\"]\nalpn = [\"h2\"]\n\
+                source = [\"192.0.2.0/24\", \"2001:db8::1\"]\nversion = [\"1.2\", \"1.3\"]\n\
+                ja4 = \"t13d1516h2_8daaf6152771_e5627efa2ab1\"\n\
+                action = \"passthrough\"\npool = \"web\"";
+    let settings = settings(&routes(text));
+    let route = &settings.listeners[0].routes[0];
+    assert_eq!(&*route.name, "route 1");
+    assert_eq!(route.action, Action::Passthrough { pool: 0 });
+    let conditions = &route.conditions;
+    let names = conditions.server_names.as_ref().unwrap();
+    assert!(
+        names.none && names.exact.contains("a.example") && names.one_label.contains("b.example")
+    );
+    assert_eq!(conditions.versions, Some(vec![Version::Tls12, Version::Tls13]));
+    assert_eq!(conditions.sources.as_ref().unwrap().len(), 2);
+    assert_eq!(conditions.protocols.as_ref().unwrap()[0][..], *b"h2");
+    assert_eq!(conditions.fingerprints.as_ref().unwrap().len(), 1);
+}
+
+#[test]
+fn a_route_that_means_nobody_or_leads_nowhere_is_refused() {
+    for (text, wanted) in [
+        ("sni = []\npool = \"web\"", "an empty list means nobody"),
+        ("sni = \"192.0.2.1\"\npool = \"web\"", "is not a server name"),
+        ("alpn = []\npool = \"web\"", "an empty list means nobody"),
+        ("version = \"1.1\"\npool = \"web\"", "\"1.1\""),
+        ("ja4 = \"x\"\npool = \"web\"", "is not a JA4 fingerprint"),
+        ("source = [\"a\"]\npool = \"web\"", "\"a\""),
+        ("action = \"reject\"\npool = \"web\"", "a client that is rejected has no pool"),
+        ("action = \"passthrough\"", "write pool ="),
+        ("pool = \"wbe\"", "did you mean \"web\"?"),
+        ("snii = \"a.example\"\npool = \"web\"", "did you mean `sni`?"),
+    ] {
+        let told = told_exactly(&routes(text));
+        assert!(told.contains(wanted), "{text}: {told}");
     }
 }
 

@@ -19,6 +19,7 @@ use super::session_keys::{SessionKeys, Staged};
 use super::supervise::{DrainTimes, Reloaded};
 use crate::config::{self, Finding, ListenerSettings, Located, Settings};
 use crate::engine::snapshot::{ClientLimits, Listener, Records, Snapshot, Timeouts};
+use crate::routing::Routes;
 use crate::tls::certificates::store::{Loading, Store};
 use crate::tls::certificates::{LoadedCertificate, Severity};
 use crate::tls::policy::{DefaultCertificate, Policy, PolicySettings};
@@ -317,6 +318,8 @@ fn listeners(
                 name: Arc::from(listener.name.as_str()),
                 policy: Arc::clone(policy),
                 pool: listener.pool,
+                routes: Routes::new(listener.routes.clone()),
+                header_senders: listener.accept_proxy_from.clone(),
             });
         }
     }

@@ -283,7 +283,10 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             draining.quiet_since = self.now;
         }
         self.metrics.accepted.increment();
-        let source = match self.let_in(peer.ip()) {
+        let awaits_header = self.epoch.snapshot.listeners[index].expects_header_from(peer.ip());
+        // Who is held to limits is the client, and who that is stands in the header.
+        let let_in = if awaits_header { Ok(Source::EXEMPT) } else { self.let_in(peer.ip()) };
+        let source = match let_in {
             Ok(source) => source,
             Err((source, cause)) => {
                 self.count_shed(source, None, cause);
@@ -302,6 +305,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let connection = &mut self.table[slot];
         connection.phase = Phase::ClientHello;
         connection.client = Some(socket);
+        connection.awaits_header = awaits_header;
         connection.peer = peer;
         connection.listener = index as u16;
         connection.source = source;
@@ -314,7 +318,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
 
     /// Counts a new connection to its source, unless it is to be refused. Here a refusal
     /// costs least: nothing was read yet.
-    fn let_in(&mut self, address: IpAddr) -> Result<Source, (Source, ShedCause)> {
+    pub(super) fn let_in(&mut self, address: IpAddr) -> Result<Source, (Source, ShedCause)> {
         let source = self.sources.enter(address, self.now)?;
         if !self.may_defer() && self.backlog.limits_source(source, &self.sources) {
             self.sources.leave(source, false);

@@ -170,6 +170,23 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         range
     }
 
+    /// Everything was sent to the client: its stream ends.
+    pub(super) fn end_stream_to_client(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        connection.outbound.finished = true;
+        let both = connection.inbound.finished
+            && (!connection.inbound.discarding || connection.inbound.ended);
+        if both {
+            // Closing ends the stream too.
+            self.end(slot, EndReason::Finished);
+        } else {
+            if let Some(client) = &connection.client {
+                self.driver.shutdown_write(client);
+            }
+            self.arm_activity_timer(slot);
+        }
+    }
+
     /// Sends the session ticket alone.
     pub(super) fn send_ticket(&mut self, slot: u32) {
         let outbound = &mut self.table[slot].outbound;
@@ -188,7 +205,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }
         self.driver.release(buffer);
         if result.is_err() {
-            if connection.session.is_some() {
+            if connection.is_established() {
                 self.abort(slot, EndReason::ClientReset);
             } else {
                 self.abort(slot, EndReason::HandshakeFailed);
@@ -201,20 +218,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                     self.continue_flight(slot);
                 }
             }
-            ClientWrite::CloseNotify => {
-                connection.outbound.finished = true;
-                let both = connection.inbound.finished
-                    && (!connection.inbound.discarding || connection.inbound.ended);
-                if both {
-                    // Closing ends the stream too.
-                    self.end(slot, EndReason::Finished);
-                } else {
-                    if let Some(client) = &connection.client {
-                        self.driver.shutdown_write(client);
-                    }
-                    self.arm_activity_timer(slot);
-                }
-            }
+            ClientWrite::CloseNotify => self.end_stream_to_client(slot),
             ClientWrite::None | ClientWrite::LastAlert => {}
             ClientWrite::Flight | ClientWrite::Control | ClientWrite::Data => {
                 if write == ClientWrite::Data {

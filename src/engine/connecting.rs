@@ -15,7 +15,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         loop {
             let connection = &mut self.table[slot];
             let Some(epoch) = connection.epoch.as_ref() else { return };
-            let pool_index = epoch.snapshot.listeners[usize::from(connection.listener)].pool;
+            let pool_index = connection.pool;
             let pool = &epoch.snapshot.pools[pool_index];
             let picked = epoch.balancers.borrow_mut()[pool_index].pick(&connection.tried);
             let Some(picked) = picked else {
@@ -78,7 +78,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.events.report(Event::NoBackend(NoBackend {
                 peer: connection.peer,
                 listener: listener.name.clone(),
-                pool: epoch.snapshot.pools[listener.pool].name.clone(),
+                pool: epoch.snapshot.pools[connection.pool].name.clone(),
                 attempts: connection.tried.count(),
                 last_error: connection.connect_error,
             }));

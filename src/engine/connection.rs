@@ -260,7 +260,13 @@ pub(super) struct Connection {
     pub source: Source,
     pub client: Option<Socket>,
     pub upstream: Option<Socket>,
+    /// A PROXY protocol header has to come before the ClientHello.
+    pub awaits_header: bool,
+    /// The client: the socket's peer, or whom that speaks for.
     pub peer: SocketAddr,
+    /// Where the client connected to, as the header has it; otherwise it is the socket's
+    /// own address.
+    pub destination: Option<SocketAddr>,
     /// The configuration that the connection began with.
     pub epoch: Option<Rc<Epoch>>,
     /// The credit, while no worker has it.
@@ -270,6 +276,12 @@ pub(super) struct Connection {
     /// Bytes of the task's flight already handed to the kernel.
     pub flight_sent_bytes: usize,
     pub session: Option<Box<Established>>,
+    /// The stream is passed through as it is; TLS does not end here.
+    pub passed_through: bool,
+    /// The name that such a client asked for.
+    pub passed_name: Option<Box<str>>,
+    /// The pool it goes to, as an index into the snapshot's.
+    pub pool: usize,
     pub sizer: RecordSizer,
     pub backend: Option<usize>,
     pub tried: Tried,
@@ -302,12 +314,17 @@ impl Default for Connection {
             source: Source::EXEMPT,
             client: None,
             upstream: None,
+            awaits_header: false,
             peer: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            destination: None,
             epoch: None,
             task: None,
             at_worker: None,
             flight_sent_bytes: 0,
             session: None,
+            passed_through: false,
+            passed_name: None,
+            pool: 0,
             sizer: RecordSizer::default(),
             backend: None,
             tried: Tried::default(),
@@ -322,6 +339,11 @@ impl Connection {
     /// Whether something waits to leave with the first data.
     pub(super) fn awaits_first_data(&self) -> bool {
         self.header_due || self.outbound.ticket.is_some()
+    }
+
+    /// Whether the handshake is behind it, or none of ours is to come.
+    pub(super) fn is_established(&self) -> bool {
+        self.session.is_some() || self.passed_through
     }
 
     /// Operations in flight on the upstream socket.

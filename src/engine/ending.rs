@@ -44,7 +44,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// unfinished is cut by a reset, otherwise its socket is closed in order.
     pub(super) fn end_overdue(&mut self, slot: u32, reason: EndReason) {
         let connection = &self.table[slot];
-        if connection.session.is_none() {
+        if !connection.is_established() {
             self.abort(slot, reason);
             return;
         }
@@ -154,7 +154,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 Fate::Reset => self.driver.reset(client),
             }
         }
-        let complete = connection.session.is_some();
+        let complete = connection.is_established();
         if complete {
             self.metrics.established.decrement();
         }
@@ -179,8 +179,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }
         self.metrics.upstream_connections.decrement();
         if let (Some(backend), Some(epoch)) = (connection.backend.take(), &connection.epoch) {
-            let pool = epoch.snapshot.listeners[usize::from(connection.listener)].pool;
-            epoch.balancers.borrow_mut()[pool].closed(backend);
+            epoch.balancers.borrow_mut()[connection.pool].closed(backend);
         }
     }
 

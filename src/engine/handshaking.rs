@@ -14,6 +14,7 @@ use crate::driver::{BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Driver};
 use crate::handshake::{
     CostClass, FailureReason, HandshakeFailure, HandshakeService, ShedReason, StepOutcome, Task,
 };
+use crate::routing::Action;
 use crate::tls::client_hello::{self, Scan};
 use crate::tls::policy::KeyKind;
 use crate::tls::record::{HEADER_BYTES_MAX, RecordSizer, SMALL_STEP_IDLE_DEFAULT};
@@ -28,6 +29,9 @@ const TICKET_BYTES_MAX: usize = BUFFER_HEADROOM_BYTES - HEADER_BYTES_MAX;
 
 impl<D: Driver, H: HandshakeService> Engine<D, H> {
     pub(super) fn scan_client_hello(&mut self, slot: u32) {
+        if self.table[slot].awaits_header && !self.read_proxy_header(slot) {
+            return;
+        }
         let connection = &self.table[slot];
         let Some(buffer) = &connection.inbound.buffer else { return };
         let received = &self.driver.bytes(buffer)[connection.inbound.cipher.clone()];
@@ -42,6 +46,20 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 if let Err(cause) = self.sources.begin_handshake(source, self.now) {
                     self.shed(slot, cause);
                     return;
+                }
+                let Some(epoch) = connection.epoch.as_ref() else { return };
+                let listener = &epoch.snapshot.listeners[usize::from(connection.listener)];
+                match listener.way_of(connection.peer.ip(), &hello) {
+                    Action::Forward { pool } => self.table[slot].pool = pool,
+                    Action::Passthrough { pool } => {
+                        self.pass_through(slot, name, pool);
+                        return;
+                    }
+                    Action::Reject => {
+                        let name = name.map(|name| Box::from(name.as_str()));
+                        self.refuse(slot, Refusal::RejectedByRoute, name);
+                        return;
+                    }
                 }
                 let text = name.as_ref().map(ServerName::as_str);
                 match self.backlog.limits(source, text, &self.sources) {

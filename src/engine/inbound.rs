@@ -16,8 +16,8 @@ use crate::driver::{
     BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno, LARGE_BUFFER_BYTES, Readiness,
 };
 use crate::handshake::HandshakeService;
+use crate::proxy_protocol::{self, Header};
 use crate::tls::record::{Opened, RecordError};
-use crate::upstream::proxy_protocol::{self, Header};
 
 /// The PROXY header is written into the headroom.
 const _: () = assert!(proxy_protocol::HEADER_BYTES_MAX <= BUFFER_HEADROOM_BYTES);
@@ -26,15 +26,17 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Opens every whole record in the buffer, then sends the plaintext on.
     pub(super) fn open_records(&mut self, slot: u32) {
         let connection = &mut self.table[slot];
-        let Some(session) = connection.session.as_mut() else { return };
         let inbound = &mut connection.inbound;
-        let Some(buffer) = inbound.buffer.take() else { return };
         if inbound.discarding {
-            inbound.cipher = 0..0;
-            self.driver.release(buffer);
+            self.release_inbound(slot);
             self.receive_from_client(slot);
             return;
         }
+        let Some(session) = connection.session.as_mut() else {
+            self.take_as_it_is(slot);
+            return;
+        };
+        let Some(buffer) = inbound.buffer.take() else { return };
         let bytes = self.driver.bytes_mut(&buffer);
         let mut records = 0;
         let failure = loop {
@@ -172,17 +174,24 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Writes the PROXY header; returns its length.
     fn proxy_header(&self, slot: u32, out: &mut [u8]) -> usize {
         let connection = &self.table[slot];
-        let (Some(epoch), Some(session), Some(client)) =
-            (&connection.epoch, &connection.session, &connection.client)
-        else {
+        let (Some(epoch), Some(client)) = (&connection.epoch, &connection.client) else {
             return 0;
         };
-        let snapshot = &epoch.snapshot;
-        let pool = &snapshot.pools[snapshot.listeners[usize::from(connection.listener)].pool];
+        let pool = &epoch.snapshot.pools[connection.pool];
         // A socket that was reset a moment ago has no name any more; its bytes go
         // nowhere, so the peer's own address does as well as any.
-        let destination = self.driver.local_address(client).unwrap_or(connection.peer);
-        let header = Header { source: connection.peer, destination, session: &session.facts };
+        let destination = connection
+            .destination
+            .or_else(|| self.driver.local_address(client).ok())
+            .unwrap_or(connection.peer);
+        let session = connection.session.as_ref().map(|session| &session.facts);
+        let server_name = session.map_or(&connection.passed_name, |facts| &facts.server_name);
+        let header = Header {
+            source: connection.peer,
+            destination,
+            server_name: server_name.as_deref(),
+            session,
+        };
         proxy_protocol::encode(pool.proxy_protocol, &header, out)
             .expect("HEADER_BYTES_MAX is what the largest header takes")
     }
@@ -303,6 +312,12 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             if connection.outbound.finished {
                 self.end(slot, EndReason::Finished);
             }
+            return;
+        }
+        if connection.passed_through {
+            // Whether the stream is complete is between the client and the server.
+            connection.inbound.ended = true;
+            self.forward(slot);
             return;
         }
         self.metrics.truncations.increment();

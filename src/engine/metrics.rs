@@ -163,6 +163,10 @@ impl From<ShedReason> for ShedCause {
 pub struct EngineMetrics {
     /// Connections accepted.
     pub accepted: Counter,
+    /// PROXY protocol headers received from balancers in front.
+    pub proxy_headers_received: Counter,
+    /// Connections passed through as they are.
+    pub passed_through: Counter,
     /// Connections open now, in any state.
     pub connections: Gauge,
     /// Connections relaying now.

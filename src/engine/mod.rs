@@ -8,11 +8,13 @@
 //!   sources.rs        who connects, and what each source is held to
 //!   pace.rs           how fast handshakes may begin, all sources together
 //!   shedding.rs       what was shed, of whom, and why
+//!   proxied.rs        connections that a balancer in front speaks for
 //!   client_socket.rs  the client's one receive and one send
 //!   handshaking.rs    ClientHello, steps on workers, the established session
 //!   connecting.rs     the upstream connection, next server on failure
 //!   inbound.rs        client to server: open records, send on, carry the end
 //!   outbound.rs       server to client: seal, send, control records, carry the end
+//!   passing.rs        streams that are passed through as they are
 //!   relay.rs          what both directions share
 //!   ending.rs         every way a connection ends, and what it gives back
 //! ```
@@ -39,6 +41,8 @@ mod inbound;
 mod lists;
 mod outbound;
 mod pace;
+mod passing;
+mod proxied;
 mod relay;
 mod shedding;
 mod sources;

@@ -102,10 +102,14 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Does nothing while a send is in flight; its completion comes back here.
     pub(super) fn flush_client(&mut self, slot: u32) {
         let connection = &mut self.table[slot];
-        if connection.client_write != ClientWrite::None
-            || connection.session.is_none()
-            || connection.phase == Phase::Ending
-        {
+        if connection.client_write != ClientWrite::None || connection.phase == Phase::Ending {
+            return;
+        }
+        if connection.passed_through {
+            self.flush_as_it_is(slot);
+            return;
+        }
+        if connection.session.is_none() {
             return;
         }
         if connection.session.as_ref().is_some_and(|session| session.sealer.closed()) {

@@ -5,7 +5,7 @@ use super::Engine;
 use super::connection::{Phase, TimerClass};
 use crate::driver::Driver;
 use crate::handshake::HandshakeService;
-use crate::upstream::proxy_protocol::ProxyProtocol;
+use crate::proxy_protocol::ProxyProtocol;
 
 impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Both connections stand: send what is there, receive from both.
@@ -13,7 +13,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let connection = &mut self.table[slot];
         let Some(epoch) = &connection.epoch else { return };
         let snapshot = &epoch.snapshot;
-        let pool = &snapshot.pools[snapshot.listeners[usize::from(connection.listener)].pool];
+        let pool = &snapshot.pools[connection.pool];
         connection.header_due = pool.proxy_protocol != ProxyProtocol::None;
         let waits = connection.awaits_first_data() && !snapshot.timeouts.first_data_wait.is_zero();
         if waits {

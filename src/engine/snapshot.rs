@@ -1,11 +1,14 @@
 //! The configuration as an engine sees it: one immutable snapshot per reload.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::routing::{Action, Client, Routes};
+use crate::tls::client_hello::ClientHello;
 use crate::tls::policy::Policy;
 use crate::upstream::pool::{Balancer, Pool};
 
@@ -34,8 +37,33 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Certificates and protocol choices.
     pub policy: Arc<Policy>,
+    /// Who goes another way than to `pool`. Their pools are indices as well.
+    pub routes: Routes,
     /// Index into [`Snapshot::pools`].
     pub pool: usize,
+    /// Peers that begin with a PROXY protocol header: balancers in front, which speak for
+    /// their clients.
+    pub header_senders: Vec<IpNet>,
+}
+
+impl Listener {
+    /// Which way a client goes that comes from `source` with this ClientHello.
+    pub fn way_of(&self, source: IpAddr, hello: &ClientHello<'_>) -> Action {
+        let routes = self.routes.as_slice();
+        if routes.is_empty() {
+            return Action::Forward { pool: self.pool };
+        }
+        let (version, protocol) = self.policy.preview(hello);
+        let found = self.routes.find(&Client { source, hello, version, protocol });
+        found.map_or(Action::Forward { pool: self.pool }, |place| routes[place].action)
+    }
+
+    /// Whether a connection from `address` begins with a PROXY protocol header.
+    pub fn expects_header_from(&self, address: IpAddr) -> bool {
+        // A dual-stack socket shows IPv4 addresses mapped into IPv6.
+        let address = address.to_canonical();
+        self.header_senders.iter().any(|prefix| prefix.contains(&address))
+    }
 }
 
 /// Durations of the timer classes.

@@ -16,12 +16,14 @@ use crate::driver::ring::{ACCEPTS_IN_FLIGHT, Doorbell, RingDriver, RingSettings}
 use crate::endpoint::Endpoint;
 use crate::handshake::inline::InlineService;
 use crate::handshake::scheduler::SchedulerSettings;
+use crate::proxy_protocol::ProxyProtocol;
+use crate::routing::Routes;
 use crate::switch::{Spin, Switch};
 use crate::tls::CryptoLibrary;
 use crate::tls::policy::{Policy, PolicySettings};
 use crate::tls::test_support::Client;
 use crate::tls::{self_signed, tickets};
-use crate::upstream::{Backend, Balance, Pool, ProxyProtocol};
+use crate::upstream::{Backend, Balance, Pool};
 
 struct Running {
     address: SocketAddr,
@@ -105,6 +107,8 @@ fn snapshot(backend: Endpoint, proxy_protocol: ProxyProtocol) -> Snapshot {
             name: "main".into(),
             policy: Arc::new(policy.expect("policy")),
             pool: 0,
+            routes: Routes::default(),
+            header_senders: Vec::new(),
         }],
         pools: vec![Arc::new(Pool {
             name: "pool".into(),

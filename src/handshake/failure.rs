@@ -22,6 +22,8 @@ pub struct HandshakeFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(usize)]
 pub enum FailureReason {
+    /// No PROXY protocol header came from a peer that is to send one.
+    ProxyHeader,
     /// The first byte was not that of a TLS handshake record.
     NotTls,
     /// The client spoke HTTP without TLS.
@@ -32,6 +34,8 @@ pub enum FailureReason {
     ClientHelloTooLarge,
     /// No certificate for the name, and unknown names are rejected.
     UnknownServerName,
+    /// A route rejects the client.
+    RejectedByRoute,
     /// No protocol version in common.
     NoSharedVersion,
     /// No cipher suite in common.
@@ -63,12 +67,14 @@ pub enum FailureReason {
 
 impl FailureReason {
     /// Every reason, in `repr` order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
+        Self::ProxyHeader,
         Self::NotTls,
         Self::PlainHttp,
         Self::ClientHelloMalformed,
         Self::ClientHelloTooLarge,
         Self::UnknownServerName,
+        Self::RejectedByRoute,
         Self::NoSharedVersion,
         Self::NoSharedCipherSuite,
         Self::NoSharedGroup,
@@ -87,11 +93,13 @@ impl FailureReason {
     /// The value of the `reason` label.
     pub const fn label(self) -> &'static str {
         match self {
+            Self::ProxyHeader => "proxy_header",
             Self::NotTls => "not_tls",
             Self::PlainHttp => "plain_http",
             Self::ClientHelloMalformed => "client_hello_malformed",
             Self::ClientHelloTooLarge => "client_hello_too_large",
             Self::UnknownServerName => "unknown_server_name",
+            Self::RejectedByRoute => "rejected_by_route",
             Self::NoSharedVersion => "no_shared_version",
             Self::NoSharedCipherSuite => "no_shared_cipher_suite",
             Self::NoSharedGroup => "no_shared_group",

@@ -11,6 +11,7 @@ impl From<Refusal> for FailureReason {
             Refusal::Malformed { .. } => Self::ClientHelloMalformed,
             Refusal::TooLarge => Self::ClientHelloTooLarge,
             Refusal::UnknownServerName => Self::UnknownServerName,
+            Refusal::RejectedByRoute => Self::RejectedByRoute,
             Refusal::NoSharedVersion => Self::NoSharedVersion,
             Refusal::NoSharedCipherSuite => Self::NoSharedCipherSuite,
             Refusal::NoSharedGroup => Self::NoSharedGroup,

@@ -11,11 +11,14 @@
 //! that it reads, and leaves the rest of the checking to rustls.
 #![forbid(unsafe_code)]
 
+mod ja4;
 mod message;
 #[cfg(test)]
 mod tests;
 
 use rustls::AlertDescription;
+
+pub use ja4::Ja4;
 
 use crate::tls::Refusal;
 use crate::tls::server_name::ServerName;
@@ -82,6 +85,8 @@ pub struct ClientHello<'a> {
     pub offers_pre_shared_key: bool,
     /// A TLS 1.2 session ticket is offered (not merely asked for; RFC 5077 section 3.2).
     pub offers_session_ticket: bool,
+    /// The extensions as they came, found well-formed.
+    extensions: &'a [u8],
 }
 
 impl<'a> ClientHello<'a> {
@@ -96,6 +101,12 @@ impl<'a> ClientHello<'a> {
             Some(versions) => versions.contains(0x0303),
             None => self.legacy_version >= 0x0303,
         }
+    }
+
+    /// The types of the extensions in the client's order, GREASE values (RFC 8701) left
+    /// out.
+    pub fn extensions(&self) -> impl Iterator<Item = u16> + use<'a> {
+        message::extensions(self.extensions)
     }
 
     /// The handshake message, header included.
@@ -177,6 +188,10 @@ pub fn scan<'a>(received: &'a [u8], scratch: &'a mut [u8; CLIENT_HELLO_BYTES_MAX
         Err(refusal) => Scan::Refused(refusal),
     }
 }
+
+/// The most extensions a ClientHello may have. IANA knows about 60, browsers send 20;
+/// the bound keeps the search for duplicates cheap.
+const EXTENSIONS_MAX: usize = 64;
 
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;

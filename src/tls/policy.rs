@@ -317,6 +317,16 @@ impl Policy {
         })
     }
 
+    /// What would be chosen for the client, as far as its ClientHello decides: the version,
+    /// and the application protocol.
+    pub fn preview(&self, hello: &ClientHello<'_>) -> (Option<Version>, Option<&[u8]>) {
+        // The server's order counts, as in rustls.
+        let protocol = self.alpn.iter().find(|ours| {
+            hello.alpn.is_some_and(|offered| offered.iter().any(|theirs| theirs == &ours[..]))
+        });
+        (self.negotiate_version(hello).ok(), protocol.map(Vec::as_slice))
+    }
+
     /// The newest version that both take (RFC 8446 section 4.2.1), as rustls finds it.
     fn negotiate_version(&self, hello: &ClientHello<'_>) -> Result<Version, Refusal> {
         let have = |version| self.selection.has_version(version);

@@ -45,6 +45,9 @@ pub enum Refusal {
     /// The client must be told which signature schemes it failed to send.
     #[error("no signature_algorithms extension")]
     NoSignatureSchemes,
+    /// A route says that the client is not served here.
+    #[error("a route rejects this client")]
+    RejectedByRoute,
     /// The client offers application protocols, none of them the listener's.
     #[error("no application protocol in common")]
     NoSharedProtocol,
@@ -72,6 +75,8 @@ impl Refusal {
             }
             // RFC 8446 section 9.2.
             Self::NoSignatureSchemes => AlertDescription::MissingExtension,
+            // RFC 8446 section 6.2.
+            Self::RejectedByRoute => AlertDescription::AccessDenied,
             // RFC 7301 section 3.2.
             Self::NoSharedProtocol => AlertDescription::NoApplicationProtocol,
         })

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
 
-use super::ProxyProtocol;
+use crate::proxy_protocol::ProxyProtocol;
 
 /// Servers that are interchangeable. Immutable: a reload makes a new one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! | file | what must work |
 //! |---|---|
 //! | `backends` | HAProxy and nginx learn who the client is, whatever carries it |
+//! | `balancer_in_front` | HAProxy in front speaks for clients, which are known behind |
 //! | `negotiation` | every version, suite, group and application protocol |
 //! | `resumption` | tickets, and where they must not be taken |
 //! | `certificates` | which one a client is shown |
@@ -19,6 +20,7 @@
 mod support;
 
 mod backends;
+mod balancer_in_front;
 mod browser;
 mod certificates;
 mod negotiation;

@@ -1,6 +1,7 @@
 //! A client: rustls as anybody would use it, on a simulated line.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use forebay::driver::simulator::{Line, Next, Peer};
@@ -256,5 +257,60 @@ impl Peer for Stranger {
             }
             return Next::Close;
         }
+    }
+}
+
+/// A client that comes by way of a balancer, which first says by the PROXY protocol for
+/// whom it speaks.
+pub(crate) struct Proxied {
+    header: Vec<u8>,
+    said_bytes: usize,
+    client: Box<dyn Peer>,
+}
+
+impl Proxied {
+    /// The balancer speaks for `address`, in a line of version 1 or in version 2.
+    pub(crate) fn new(address: SocketAddr, in_text: bool, client: Box<dyn Peer>) -> Self {
+        let (ip, port) = (address.ip(), address.port());
+        let header = match (ip, in_text) {
+            (IpAddr::V4(ip), true) => {
+                format!("PROXY TCP4 {ip} 203.0.113.9 {port} 443\r\n").into_bytes()
+            }
+            (IpAddr::V6(ip), true) => {
+                format!("PROXY TCP6 {ip} 2001:db8::9 {port} 443\r\n").into_bytes()
+            }
+            (IpAddr::V4(ip), false) => {
+                binary_header(0x11, &[&ip.octets()[..], &[203, 0, 113, 9]], port)
+            }
+            (IpAddr::V6(ip), false) => binary_header(0x21, &[&ip.octets()[..], &[9; 16]], port),
+        };
+        Self { header, said_bytes: 0, client }
+    }
+}
+
+/// The specification's section 2.2, with a value that means nothing (NOOP).
+fn binary_header(family: u8, addresses: &[&[u8]], port: u16) -> Vec<u8> {
+    let ports = [port.to_be_bytes(), 443_u16.to_be_bytes()].concat();
+    let block = [&addresses.concat()[..], &ports, &[0x04, 0, 2, 0, 0]].concat();
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21".to_vec();
+    header.push(family);
+    header.extend(u16::try_from(block.len()).expect("short").to_be_bytes());
+    header.extend(block);
+    header
+}
+
+impl Peer for Proxied {
+    fn step(&mut self, line: &mut Line<'_>) -> Next {
+        while self.said_bytes < self.header.len() {
+            let rest = &self.header[self.said_bytes..];
+            let count = line.random().magnitude(1, rest.len());
+            match line.write(&rest[..count]) {
+                Ok(count) => self.said_bytes += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Next::Wait,
+                // The client finds out as it reads.
+                Err(_) => break,
+            }
+        }
+        self.client.step(line)
     }
 }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay::driver::Errno;
-use forebay::driver::simulator::{Answer, Chance, ConnectionId, Random, Simulator, World};
+use forebay::driver::simulator::{Answer, Chance, ConnectionId, Peer, Random, Simulator, World};
 use forebay::endpoint::Endpoint;
 use forebay::engine::events::event_queue;
 use forebay::engine::metrics::EngineMetrics;
 use forebay::engine::{CommandQueue, Engine, Outstanding, Progress, Ways};
+use ipnet::Ipv4Net;
 
 use crate::backend::Backend;
-use crate::client::{Client, Stranger};
+use crate::client::{Client, Proxied, Stranger};
 use crate::conversation::{Offer, Plan, Registry, Shared};
 use crate::delayed_service::DelayedService;
 use crate::setting::Setting;
@@ -121,6 +122,9 @@ pub(crate) fn run(seed: u64, print: bool) -> Summary {
     }
 }
 
+/// Where balancers in front come from, which speak for clients.
+pub(crate) const BALANCERS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 0), 24);
+
 /// Where backends listen.
 pub(crate) fn endpoint(place: usize) -> Endpoint {
     match place {
@@ -174,15 +178,16 @@ fn begin(
     let conversation = registry.add(plan, address);
     let shared = Rc::clone(&conversation);
     let after = random.duration(Duration::from_nanos(1), setting.arrivals);
-    let connection = match config {
-        Some(config) => {
-            world.arrive(listener, address, after, Box::new(Client::new(config, shared)))
-        }
-        None => {
-            let stranger = Stranger { conversation: shared, said_bytes: 0 };
-            world.arrive(listener, address, after, Box::new(stranger))
-        }
+    let mut peer: Box<dyn Peer> = match config {
+        Some(config) => Box::new(Client::new(config, shared)),
+        None => Box::new(Stranger { conversation: shared, said_bytes: 0 }),
     };
+    let mut comes_from = address;
+    if random.below(4) == 0 {
+        peer = Box::new(Proxied::new(address, random.below(2) == 0, peer));
+        comes_from = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 9), port));
+    }
+    let connection = world.arrive(listener, comes_from, after, peer);
     conversation.borrow_mut().client_connection = Some(connection);
     conversation
 }

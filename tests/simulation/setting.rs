@@ -8,12 +8,14 @@ use forebay::driver::simulator::{Chance, Faults, PeerFaults, Random};
 use forebay::engine::snapshot::{ClientLimits, Listener, Records, Snapshot, Timeouts};
 use forebay::engine::{Command, Limits};
 use forebay::handshake::StepCosts;
+use forebay::proxy_protocol::ProxyProtocol;
+use forebay::routing::Routes;
 use forebay::switch::Spin;
 use forebay::tls::CryptoLibrary;
-use forebay::upstream::{Backend, Balance, Pool, ProxyProtocol};
+use forebay::upstream::{Backend, Balance, Pool};
 
 use crate::delayed_service::Behaviour;
-use crate::run::endpoint;
+use crate::run::{BALANCERS, endpoint};
 use crate::tls;
 
 /// What a run is about. With everything likely in every run, faults hide one another.
@@ -207,6 +209,8 @@ impl Setting {
             name: format!("listener-{number}").into(),
             policy: tls::policy(self.library),
             pool: 0,
+            routes: Routes::default(),
+            header_senders: vec![BALANCERS.into()],
         });
         Arc::new(Snapshot {
             generation,

@@ -57,6 +57,14 @@ pub(super) const CONTROL_GAUGES: &[Family<ControlCells, Gauge>] = &[
 
 pub(super) const ENGINE_COUNTERS: &[Family<EngineMetrics, Counter>] = &[
     ("connections_accepted", "Connections accepted", |engine| &engine.accepted),
+    (
+        "proxy_headers_received",
+        "PROXY protocol headers received from balancers in front",
+        |engine| &engine.proxy_headers_received,
+    ),
+    ("connections_passed_through", "Connections passed through, TLS and all", |engine| {
+        &engine.passed_through
+    }),
     ("accept_failures", "Accepts that failed, as at the descriptor limit", |engine| {
         &engine.accept_failures
     }),

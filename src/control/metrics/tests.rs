@@ -225,6 +225,8 @@ fn every_cell_of_an_engine_is_on_the_page() {
     // Taken apart without `..`: a new cell does not compile until it is printed.
     let EngineMetrics {
         accepted,
+        proxy_headers_received,
+        passed_through,
         connections,
         established,
         handshakes_in_progress,
@@ -255,6 +257,8 @@ fn every_cell_of_an_engine_is_on_the_page() {
     let mut marks = Marks::default();
     for cell in [
         accepted,
+        proxy_headers_received,
+        passed_through,
         bytes_from_clients,
         bytes_to_clients,
         records_opened,

@@ -5,11 +5,12 @@ use rustls::server::ProducesTickets;
 use super::*;
 use crate::config::{BackendAddress, PoolSettings};
 use crate::endpoint::Endpoint;
+use crate::proxy_protocol::ProxyProtocol;
 use crate::tls::CryptoLibrary;
 use crate::tls::policy::UnknownServerName;
 use crate::tls::self_signed::self_signed;
 use crate::tls::tickets::KeyRing;
-use crate::upstream::{Balance, ProxyProtocol};
+use crate::upstream::Balance;
 
 fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
@@ -23,6 +24,8 @@ fn listener(name: &str, port: u16) -> ListenerSettings {
         default_certificate: None,
         unknown_sni: UnknownServerName::Default,
         alpn: Vec::new(),
+        accept_proxy_from: Vec::new(),
+        routes: Vec::new(),
         session_domain: None,
         pool: 0,
         policy: config::TlsPolicy::new(CryptoLibrary::AwsLc),

@@ -3,13 +3,12 @@
 use arrayvec::ArrayVec;
 use rustls::AlertDescription;
 
-use super::{ClientHello, CodePoints, MESSAGE_HEADER_BYTES, ProtocolNames, malformed};
+use super::{
+    ClientHello, CodePoints, EXTENSIONS_MAX, MESSAGE_HEADER_BYTES, ProtocolNames, is_grease,
+    malformed,
+};
 use crate::tls::Refusal;
 use crate::tls::server_name::{ServerName, ServerNameError};
-
-/// The most extensions a ClientHello may have. IANA knows about 60, browsers send 20;
-/// the bound keeps the search for duplicates cheap.
-const EXTENSIONS_MAX: usize = 64;
 
 /// `host_name`, the only type of server name there is (RFC 6066 section 3).
 const SERVER_NAME_TYPE_HOST: u8 = 0;
@@ -42,6 +41,7 @@ pub(super) fn parse(message: &[u8], stream_bytes: usize) -> Result<ClientHello<'
         signature_schemes: None,
         offers_pre_shared_key: false,
         offers_session_ticket: false,
+        extensions: &[],
     };
     // A TLS 1.2 client may end here (RFC 5246 section 7.4.1.2).
     if !body.is_empty() {
@@ -49,6 +49,7 @@ pub(super) fn parse(message: &[u8], stream_bytes: usize) -> Result<ClientHello<'
         if !body.is_empty() {
             return Err(decode_error("data behind the extensions"));
         }
+        client_hello.extensions = extensions.0;
         read_extensions(extensions, &mut client_hello)?;
     }
     Ok(client_hello)
@@ -85,6 +86,17 @@ fn read_extensions<'a>(
         }
     }
     Ok(())
+}
+
+/// The types of extensions that have been read once, GREASE values left out.
+pub(super) fn extensions(bytes: &[u8]) -> impl Iterator<Item = u16> {
+    let mut rest = Reader(bytes);
+    let next = move || {
+        let extension = rest.u16("").ok()?;
+        rest.vector16("").ok()?;
+        Some(extension)
+    };
+    std::iter::from_fn(next).filter(|extension| !is_grease(*extension))
 }
 
 /// RFC 6066 section 3, read as rustls reads it: a list of one host name, whatever comes

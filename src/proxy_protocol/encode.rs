@@ -1,12 +1,14 @@
-//! The PROXY protocol, versions 1 and 2: tells the server behind who the client is.
+//! The sender: tells the server behind who the client is.
 //!
-//! Source: HAProxy's `doc/proxy-protocol.txt` ("the specification" below). Only the
-//! encoder: bytes go into memory that the caller owns, nothing is allocated.
+//! Bytes go into memory that the caller owns, nothing is allocated.
 #![forbid(unsafe_code)]
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use super::{
+    TLV_BYTES, TYPE_ALPN, TYPE_AUTHORITY, TYPE_SSL, V2_FIXED_BYTES, V2_INET6_BYTES, V2_SIGNATURE,
+};
 use crate::handshake::SessionFacts;
 use crate::tls::{Version, names};
 
@@ -29,8 +31,11 @@ pub struct Header<'a> {
     pub source: SocketAddr,
     /// The address and port that the client connected to.
     pub destination: SocketAddr,
-    /// What was negotiated with the client; version 1 has no place for it.
-    pub session: &'a SessionFacts,
+    /// The name that the client asked for.
+    pub server_name: Option<&'a str>,
+    /// What was negotiated with the client; `None` if it goes on to speak TLS with the
+    /// server. Version 1 has no place for it.
+    pub session: Option<&'a SessionFacts>,
 }
 
 /// The header does not fit into the memory offered, or one of its values is longer
@@ -82,21 +87,11 @@ pub fn encode(
     }
 }
 
-/// Section 2.2: what every version 2 header begins with.
-const V2_SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2, command PROXY.
 const V2_PROXY: u8 = 0x21;
 const V2_TCP_OVER_IPV4: u8 = 0x11;
 const V2_TCP_OVER_IPV6: u8 = 0x21;
-/// Signature, version and command, family, length.
-const V2_FIXED_BYTES: usize = 16;
-const V2_INET6_BYTES: usize = 2 * 16 + 2 * 2;
 
-/// Type and length in front of each value.
-const TLV_BYTES: usize = 3;
-const TYPE_ALPN: u8 = 0x01;
-const TYPE_AUTHORITY: u8 = 0x02;
-const TYPE_SSL: u8 = 0x20;
 const SUBTYPE_SSL_VERSION: u8 = 0x21;
 const SUBTYPE_SSL_CIPHER: u8 = 0x23;
 /// Client bits (one byte) and verification result (four).
@@ -214,13 +209,21 @@ fn encode_v2(header: &Header<'_>, out: &mut [u8]) -> Result<usize, HeaderTooLarg
     out.put(&header.source.port().to_be_bytes())?;
     out.put(&header.destination.port().to_be_bytes())?;
 
-    if let Some(alpn) = &session.alpn {
+    if let Some(alpn) = session.and_then(|session| session.alpn.as_ref()) {
         out.put_tlv(TYPE_ALPN, alpn, ALPN_BYTES_MAX)?;
     }
-    if let Some(name) = &session.server_name {
+    if let Some(name) = header.server_name {
         out.put_tlv(TYPE_AUTHORITY, name.as_bytes(), AUTHORITY_BYTES_MAX)?;
     }
+    if let Some(session) = session {
+        put_ssl(session, &mut out)?;
+    }
+    out.fill_length(V2_FIXED_BYTES - 2)?;
+    Ok(out.length)
+}
 
+/// Section 2.2.6.
+fn put_ssl(session: &SessionFacts, out: &mut Out<'_>) -> Result<(), HeaderTooLarge> {
     let (version, cipher) = (
         version_name(session.version),
         names::cipher_suite_name(session.cipher_suite).unwrap_or("unknown"),
@@ -231,10 +234,7 @@ fn encode_v2(header: &Header<'_>, out: &mut [u8]) -> Result<usize, HeaderTooLarg
     out.put(&VERIFY_WITHOUT_CERTIFICATE.to_be_bytes())?;
     out.put_tlv(SUBTYPE_SSL_VERSION, version.as_bytes(), VERSION_BYTES)?;
     out.put_tlv(SUBTYPE_SSL_CIPHER, cipher.as_bytes(), cipher_name_bytes_max())?;
-    out.fill_length(ssl_length)?;
-
-    out.fill_length(V2_FIXED_BYTES - 2)?;
-    Ok(out.length)
+    out.fill_length(ssl_length)
 }
 
 /// Bytes written so far.

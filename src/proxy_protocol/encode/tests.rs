@@ -19,7 +19,8 @@ fn encoded(version: ProxyProtocol, source: &str, destination: &str) -> Vec<u8> {
     let header = Header {
         source: source.parse().unwrap(),
         destination: destination.parse().unwrap(),
-        session: &facts(None, None),
+        server_name: None,
+        session: Some(&facts(None, None)),
     };
     encoded_header(version, &header)
 }
@@ -87,7 +88,8 @@ fn version_2_over_ipv4_has_the_bytes_of_the_specification() {
     let header = Header {
         source: "192.0.2.1:4660".parse().unwrap(),
         destination: "198.51.100.7:443".parse().unwrap(),
-        session: &facts(Some(b"h2"), Some("a.example")),
+        server_name: Some("a.example"),
+        session: Some(&facts(Some(b"h2"), Some("a.example"))),
     };
     let mut expected = Vec::new();
     expected.extend(*b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a");
@@ -126,7 +128,8 @@ fn version_2_gives_tls_1_2_suites_their_openssl_names() {
     let header = Header {
         source: "192.0.2.1:1".parse().unwrap(),
         destination: "192.0.2.2:2".parse().unwrap(),
-        session: &session,
+        server_name: session.server_name.as_deref(),
+        session: Some(&session),
     };
     let decoded = decode_v2(&encoded_header(ProxyProtocol::V2, &header));
     assert_eq!(decoded.version, "TLSv1.2");
@@ -143,7 +146,8 @@ fn the_longest_values_give_exactly_the_longest_header() {
     let header = Header {
         source: "[2001:db8::1]:1".parse().unwrap(),
         destination: "[2001:db8::2]:2".parse().unwrap(),
-        session: &session,
+        server_name: session.server_name.as_deref(),
+        session: Some(&session),
     };
     let bytes = encoded_header(ProxyProtocol::V2, &header);
     assert_eq!(bytes.len(), V2_BYTES_MAX);
@@ -157,7 +161,8 @@ fn a_name_longer_than_dns_allows_is_refused() {
     let header = Header {
         source: "192.0.2.1:1".parse().unwrap(),
         destination: "192.0.2.2:2".parse().unwrap(),
-        session: &facts(None, Some(&"n".repeat(AUTHORITY_BYTES_MAX + 1))),
+        server_name: Some(&"n".repeat(AUTHORITY_BYTES_MAX + 1)),
+        session: Some(&facts(None, None)),
     };
     let mut out = [0; 2 * HEADER_BYTES_MAX];
     assert_eq!(encode(ProxyProtocol::V2, &header, &mut out), Err(HeaderTooLarge));
@@ -265,7 +270,12 @@ proptest! {
     ) {
         let bytes = encoded_header(
             ProxyProtocol::V2,
-            &Header { source, destination, session: &session },
+            &Header {
+                source,
+                destination,
+                server_name: session.server_name.as_deref(),
+                session: Some(&session),
+            },
         );
         let decoded = decode_v2(&bytes);
         let (from, to) = (source.ip().to_canonical(), destination.ip().to_canonical());
@@ -296,7 +306,12 @@ proptest! {
         let session = facts(None, None);
         let line = encoded_header(
             ProxyProtocol::V1,
-            &Header { source, destination, session: &session },
+            &Header {
+                source,
+                destination,
+                server_name: session.server_name.as_deref(),
+                session: Some(&session),
+            },
         );
         let line = String::from_utf8(line).unwrap();
         prop_assert!(line.len() <= V1_BYTES_MAX);
@@ -320,7 +335,8 @@ proptest! {
         destination in any_address(),
         session in any_session(),
     ) {
-        let header = Header { source, destination, session: &session };
+        let header =
+            Header { source, destination, server_name: session.server_name.as_deref(), session: Some(&session) };
         for version in [ProxyProtocol::V1, ProxyProtocol::V2] {
             let full = encoded_header(version, &header);
             let mut out = vec![0; room];

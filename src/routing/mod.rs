@@ -1,0 +1,181 @@
+//! Routes: what becomes of a client, by what its ClientHello says and where it comes from.
+//!
+//! ```text
+//!   listener: route 1 ─▶ route 2 ─▶ … ─▶ its own pool
+//!             the first whose conditions all hold decides
+//! ```
+//!
+//! A condition that is not written holds for everybody. Everything is known before a worker
+//! or a server hears of the client, so a route costs no connection and no cryptography.
+//!
+//! Sans-I/O, and no allocation per client. May know: names, versions, addresses. Must not
+//! know: pools, certificates, the engine.
+#![forbid(unsafe_code)]
+
+mod reach;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::tls::Version;
+use crate::tls::client_hello::{ClientHello, Ja4};
+
+pub use reach::unreachable;
+
+/// The most routes of a listener: each client is held against them in turn.
+pub const ROUTES_MAX: usize = 256;
+
+/// One route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// What people and metrics call it.
+    pub name: Arc<str>,
+    /// Whom it is for.
+    pub conditions: Conditions,
+    /// What becomes of them.
+    pub action: Action,
+}
+
+/// What becomes of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// TLS ends here; its plaintext goes to this pool.
+    Forward {
+        /// The pool's place.
+        pool: usize,
+    },
+    /// The stream goes to this pool as it is, from the first byte of its ClientHello on.
+    Passthrough {
+        /// The pool's place.
+        pool: usize,
+    },
+    /// The client is told that it is not served here (alert access_denied).
+    Reject,
+}
+
+/// Whom a route is for: all that are written must hold, and of each list one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// The name asked for.
+    pub server_names: Option<NamePatterns>,
+    /// The application protocol: with [`Action::Passthrough`] any that the client offers,
+    /// otherwise the one that the listener would choose.
+    pub protocols: Option<Vec<Box<[u8]>>>,
+    /// Where the client comes from.
+    pub sources: Option<Vec<IpNet>>,
+    /// The TLS version: with [`Action::Passthrough`] the newest that the client offers,
+    /// otherwise the one that the listener would choose.
+    pub versions: Option<Vec<Version>>,
+    /// The client's fingerprint.
+    pub fingerprints: Option<HashSet<Ja4>>,
+}
+
+/// Patterns of server names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamePatterns {
+    /// Names as they are, in lower case.
+    pub exact: HashSet<Box<str>>,
+    /// What follows `*.`, in lower case: any one label in front of it, as in certificates.
+    pub one_label: HashSet<Box<str>>,
+    /// Clients that ask for no name.
+    pub none: bool,
+}
+
+impl NamePatterns {
+    fn matches(&self, name: Option<&str>) -> bool {
+        let Some(name) = name else { return self.none };
+        self.exact.contains(name)
+            || name.split_once('.').is_some_and(|(_, suffix)| self.one_label.contains(suffix))
+    }
+}
+
+/// What is known of a client when its ClientHello is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'a> {
+    /// Where it comes from.
+    pub source: IpAddr,
+    /// What it said.
+    pub hello: &'a ClientHello<'a>,
+    /// The version that the listener would choose, if it has one.
+    pub version: Option<Version>,
+    /// The application protocol that the listener would choose, if any.
+    pub protocol: Option<&'a [u8]>,
+}
+
+/// The routes of a listener, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    routes: Box<[Route]>,
+    /// Whether any of them asks for a fingerprint: else none is made.
+    by_fingerprint: bool,
+}
+
+impl Routes {
+    /// Routes in this order.
+    pub fn new(routes: Vec<Route>) -> Self {
+        let by_fingerprint = routes.iter().any(|route| route.conditions.fingerprints.is_some());
+        Self { routes: routes.into_boxed_slice(), by_fingerprint }
+    }
+
+    /// The routes.
+    pub fn as_slice(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// The place of the route that decides; `None` leaves the client to the listener.
+    pub fn find(&self, client: &Client<'_>) -> Option<usize> {
+        if self.routes.is_empty() {
+            return None;
+        }
+        let fingerprint = if self.by_fingerprint { Ja4::of(client.hello) } else { None };
+        self.routes.iter().position(|route| route.takes(client, fingerprint.as_ref()))
+    }
+}
+
+impl Route {
+    fn takes(&self, client: &Client<'_>, fingerprint: Option<&Ja4>) -> bool {
+        let Conditions { server_names, protocols, sources, versions, fingerprints } =
+            &self.conditions;
+        let passes = matches!(self.action, Action::Passthrough { .. });
+        holds(server_names, |patterns| {
+            patterns.matches(client.hello.server_name.as_ref().map(|name| name.as_str()))
+        }) && holds(sources, |prefixes| {
+            let source = client.source.to_canonical();
+            prefixes.iter().any(|prefix| prefix.contains(&source))
+        }) && holds(versions, |versions| {
+            let version = if passes { newest_offered(client.hello) } else { client.version };
+            version.is_some_and(|version| versions.contains(&version))
+        }) && holds(protocols, |protocols| {
+            let mut protocols = protocols.iter();
+            if passes {
+                let offered = client.hello.alpn;
+                protocols.any(|protocol| {
+                    offered.is_some_and(|offered| offered.iter().any(|other| other == &**protocol))
+                })
+            } else {
+                protocols.any(|protocol| client.protocol == Some(&**protocol))
+            }
+        }) && holds(fingerprints, |fingerprints| {
+            fingerprint.is_some_and(|fingerprint| fingerprints.contains(fingerprint))
+        })
+    }
+}
+
+fn holds<T>(condition: &Option<T>, check: impl FnOnce(&T) -> bool) -> bool {
+    condition.as_ref().is_none_or(check)
+}
+
+fn newest_offered(hello: &ClientHello<'_>) -> Option<Version> {
+    if hello.offers_tls13() {
+        Some(Version::Tls13)
+    } else if hello.offers_tls12() {
+        Some(Version::Tls12)
+    } else {
+        None
+    }
+}
