@@ -7,8 +7,6 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -256,11 +254,9 @@ fn a_bad_file_changes_nothing_and_says_where_it_is_bad() {
     still_echoes(&mut old);
 }
 
-/// Waits until nobody listens any more. Asks seldom: sockets are closed once nobody has come
-/// for 50 ms.
+/// Waits until nobody listens any more, however often it is asked.
 fn wait_until_refused(forebay: &mut Forebay, address: SocketAddr) {
     forebay.wait_until("connections are refused", |_| {
-        thread::sleep(Duration::from_millis(200));
         TcpStream::connect(address)
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     });

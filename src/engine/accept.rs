@@ -28,6 +28,10 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// the kernel's queue is served first.
 const DRAIN_QUIET: Duration = Duration::from_millis(50);
 
+/// At the latest it is closed after this: whoever keeps coming, a health check too, must
+/// not keep it open until the drain's deadline cuts everybody.
+const DRAIN_ACCEPTS_FOR: Duration = Duration::from_secs(1);
+
 /// With every credit taken, a client that has been silent in the middle of its handshake
 /// for this long gives its credit up: or a few silent clients could keep all others out
 /// for as long as the handshake timeout.
@@ -56,10 +60,19 @@ struct Draining {
     deadline: Moment,
     /// Since when no connection came while accepts were in flight.
     quiet_since: Moment,
+    /// When they are cancelled though connections still come.
+    closes_by: Moment,
     /// Accepts were cancelled: nothing new is let in.
     cancelled: bool,
     /// The deadline has passed and everything was told to end.
     expired: bool,
+}
+
+impl Draining {
+    /// When listeners are closed, should nobody come until then.
+    fn closing(&self) -> Moment {
+        self.quiet_since.after(DRAIN_QUIET).min(self.closes_by)
+    }
 }
 
 impl Listeners {
@@ -76,10 +89,9 @@ impl Listeners {
 
     pub(super) fn next_deadline(&self) -> Option<Moment> {
         let draining = self.draining.map(|draining| {
-            let quiet = draining.quiet_since.after(DRAIN_QUIET);
             [
                 (!draining.expired).then_some(draining.deadline),
-                (!draining.cancelled).then_some(quiet),
+                (!draining.cancelled).then_some(draining.closing()),
             ]
         });
         [self.paused_until].into_iter().chain(draining.into_iter().flatten()).flatten().min()
@@ -336,6 +348,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.listeners.draining = Some(Draining {
                 deadline,
                 quiet_since: self.now,
+                closes_by: self.now.after(DRAIN_ACCEPTS_FOR),
                 cancelled: false,
                 expired: false,
             });
@@ -354,7 +367,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     fn continue_drain(&mut self) {
         let Some(mut draining) = self.listeners.draining else { return };
         let over = self.now >= draining.deadline;
-        if !draining.cancelled && (over || self.now.since(draining.quiet_since) >= DRAIN_QUIET) {
+        if !draining.cancelled && (over || self.now >= draining.closing()) {
             for (index, listener) in self.listeners.sockets.iter().enumerate() {
                 if listener.accepts_in_flight > 0 {
                     self.driver.cancel_accepts(index);
