@@ -12,6 +12,7 @@ mod admin_client;
 mod certs;
 mod check;
 mod demo;
+mod explain;
 mod facts;
 mod output;
 mod reload;
@@ -67,6 +68,8 @@ enum Command {
     Run(run::Arguments),
     /// Check a configuration file and everything it names, and print every finding
     Check(check::Arguments),
+    /// Say what would become of a client, and why: route, certificate, pool
+    Explain(explain::Arguments),
     /// Have the running process read its configuration and certificates again, and wait for
     /// the outcome
     Reload(reload::Arguments),
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
     let status = match CommandLine::parse().command {
         Command::Run(arguments) => run::run(arguments),
         Command::Check(arguments) => check::check(&arguments),
+        Command::Explain(arguments) => explain::explain(&arguments),
         Command::Reload(arguments) => reload::reload(&arguments),
         Command::Certs(arguments) => certs::certs(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),

@@ -132,25 +132,43 @@ impl Routes {
         if self.routes.is_empty() {
             return None;
         }
-        let fingerprint = if self.by_fingerprint { Ja4::of(client.hello) } else { None };
-        self.routes.iter().position(|route| route.takes(client, fingerprint.as_ref()))
+        let fingerprint = self.fingerprint(client);
+        self.routes.iter().position(|route| route.unmet(client, fingerprint.as_ref()).is_none())
+    }
+
+    /// The first condition of `route` that does not hold for the client; `None` if all do.
+    pub fn unmet(&self, route: &Route, client: &Client<'_>) -> Option<&'static str> {
+        route.unmet(client, self.fingerprint(client).as_ref())
+    }
+
+    fn fingerprint(&self, client: &Client<'_>) -> Option<Ja4> {
+        if self.by_fingerprint { Ja4::of(client.hello) } else { None }
     }
 }
 
 impl Route {
-    fn takes(&self, client: &Client<'_>, fingerprint: Option<&Ja4>) -> bool {
+    fn unmet(&self, client: &Client<'_>, fingerprint: Option<&Ja4>) -> Option<&'static str> {
         let Conditions { server_names, protocols, sources, versions, fingerprints } =
             &self.conditions;
         let passes = matches!(self.action, Action::Passthrough { .. });
-        holds(server_names, |patterns| {
+        if !holds(server_names, |patterns| {
             patterns.matches(client.hello.server_name.as_ref().map(|name| name.as_str()))
-        }) && holds(sources, |prefixes| {
+        }) {
+            return Some("sni");
+        }
+        if !holds(sources, |prefixes| {
             let source = client.source.to_canonical();
             prefixes.iter().any(|prefix| prefix.contains(&source))
-        }) && holds(versions, |versions| {
+        }) {
+            return Some("source");
+        }
+        if !holds(versions, |versions| {
             let version = if passes { newest_offered(client.hello) } else { client.version };
             version.is_some_and(|version| versions.contains(&version))
-        }) && holds(protocols, |protocols| {
+        }) {
+            return Some("version");
+        }
+        if !holds(protocols, |protocols| {
             let mut protocols = protocols.iter();
             if passes {
                 let offered = client.hello.alpn;
@@ -160,9 +178,13 @@ impl Route {
             } else {
                 protocols.any(|protocol| client.protocol == Some(&**protocol))
             }
-        }) && holds(fingerprints, |fingerprints| {
+        }) {
+            return Some("alpn");
+        }
+        let known = holds(fingerprints, |fingerprints| {
             fingerprint.is_some_and(|fingerprint| fingerprints.contains(fingerprint))
-        })
+        });
+        (!known).then_some("ja4")
     }
 }
 

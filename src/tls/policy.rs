@@ -278,14 +278,7 @@ impl Policy {
     /// It cannot succeed; the refusal says what to tell the client.
     pub fn admit(&self, hello: &ClientHello<'_>) -> Result<Admission, Refusal> {
         let version = self.negotiate_version(hello)?;
-        let offer = Offer {
-            server_name: hello.server_name.as_ref().map(ServerName::as_str),
-            offers_suite: |suite| hello.cipher_suites.contains(suite),
-            offers_scheme: |scheme| {
-                hello.signature_schemes.is_some_and(|schemes| schemes.contains(scheme))
-            },
-        };
-        let selected = self.selection.choose(version, &offer);
+        let selected = self.choose(version, hello);
         // An unknown name is said before everything else: the other parameters belong
         // to a server that is not here.
         if matches!(selected, Err(Refusal::UnknownServerName)) {
@@ -315,6 +308,34 @@ impl Policy {
             key: certificate.key_type.into(),
             symmetric_only: version == Version::Tls12 && hello.offers_session_ticket,
         })
+    }
+
+    /// The certificate that [`Self::admit`] counts on.
+    ///
+    /// # Errors
+    /// There is none for this client.
+    pub fn certificate(&self, hello: &ClientHello<'_>) -> Result<&LoadedCertificate, Refusal> {
+        self.choose(self.negotiate_version(hello)?, hello)
+    }
+
+    /// Whether there is a certificate for a name, whatever its kind.
+    pub fn has_certificate_for(&self, name: &str) -> bool {
+        !self.selection.index().find(name).is_empty()
+    }
+
+    fn choose(
+        &self,
+        version: Version,
+        hello: &ClientHello<'_>,
+    ) -> Result<&LoadedCertificate, Refusal> {
+        let offer = Offer {
+            server_name: hello.server_name.as_ref().map(ServerName::as_str),
+            offers_suite: |suite| hello.cipher_suites.contains(suite),
+            offers_scheme: |scheme| {
+                hello.signature_schemes.is_some_and(|schemes| schemes.contains(scheme))
+            },
+        };
+        self.selection.choose(version, &offer)
     }
 
     /// What would be chosen for the client, as far as its ClientHello decides: the version,
