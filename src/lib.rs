@@ -17,7 +17,7 @@
 //! |---|---|---|
 //! | [`cli`] | the subcommands | everything below |
 //! | [`control`] | start, reload, drain, admin, metrics, log | everything below |
-//! | [`config`] | TOML to checked settings | [`tls`], [`upstream`] names and types |
+//! | [`config`] | TOML to checked settings | [`tls`], [`routing`], [`upstream`], [`proxy_protocol`] names and types |
 //! | [`engine`] | the loop of one data core | the driver trait, [`handshake`], [`upstream`], [`routing`], [`proxy_protocol`], [`tls`] |
 //! | [`handshake`] | workers, queues, scheduling, shedding | [`tls`], threads |
 //! | [`upstream`] | pools and balancing; sans-I/O | [`proxy_protocol`] versions |

@@ -16,7 +16,7 @@
 //! effect, and their reading. A commented file with every key is
 //! `docs/examples/forebay.toml`.
 //!
-//! May know: tls names, pools, endpoints. Must not know: engines, sockets, what a
+//! May know: tls names, routes, pools, endpoints. Must not know: engines, sockets, what a
 //! certificate looks like inside.
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,8 @@
 //! From the first byte to the established session.
 //!
 //! ```text
-//!   ClientHello in a pool buffer ── scan ── admit ── credit? ──▶ task to a worker
+//!   ClientHello in a pool buffer ── scan ── route ── admit ── credit? ──▶ task to a worker
+//!                                             └─▶ passing.rs, or refused
 //!        flight to the client ◀── result ──┘             no ──▶ parked
 //!        more input ──▶ task to a worker … established ──▶ connecting.rs
 //! ```

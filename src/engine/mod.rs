@@ -19,8 +19,8 @@
 //!   ending.rs         every way a connection ends, and what it gives back
 //! ```
 //!
-//! May know: the driver trait, the handshake service, the record layer, upstream
-//! choice. Must not know: files, rustls handshakes, the kernel itself.
+//! May know: the driver trait, the handshake service, the record layer, routes, upstream
+//! choice, the PROXY protocol. Must not know: files, rustls handshakes, the kernel itself.
 //!
 //! An engine shares nothing mutable with another. It is not `Send`: it is built on the
 //! thread that runs it.
