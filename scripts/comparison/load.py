@@ -85,10 +85,7 @@ class Load:
         Neither sleeps then, and a hypervisor gives them no less of its own CPUs than when
         they are busy with a storm.
         """
-        # A session of its own may be a scheduling group of its own (sched(7), autogroup),
-        # which would have as much of the CPU as the server's.
-        script = "echo 19 2>/dev/null >/proc/self/autogroup; while :; do :; done"
-        loop = ["chrt", "--idle", "0", "sh", "-c", script]
+        loop = ["chrt", "--idle", "0", "sh", "-c", "while :; do :; done"]
         with contextlib.ExitStack() as stack:
             for cpu in (self._scene.server_cpu, *self._scene.load_cpus):
                 stack.enter_context(self._processes.running(loop, [cpu]))

@@ -62,7 +62,10 @@ class Processes:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # Ctrl-C is for this program; it ends the others
+                    # Ctrl-C is for this program; it ends the others. Not a session of its own:
+                    # each would be scheduled as one group (sched(7), autogroup), so that a
+                    # storm's maker, which gives way to everybody, gave way to nobody in another.
+                    process_group=0,
                     preexec_fn=_prepare(cpus),
                 )
         except OSError as error:
