@@ -26,7 +26,8 @@ measurement; servers take turns, round after round.
   scripts/compare                    everything; the project's documents then show it
   scripts/compare --quick            once and briefly, into target/compare: does it work?
   scripts/compare --output DIR       everything, into a directory of its own
-  scripts/compare render FILE        makes the documents show this result again
+  scripts/compare render FILE        makes the documents show this result again; one of
+                                     --only storm in the sections on storms only
   scripts/compare check              do documents and plots show what their results say?
   scripts/compare certificates DIR   makes the certificates, for a server of one's own
   scripts/compare selftest           tests the arithmetic and the rendering

@@ -6,12 +6,15 @@ A document says by a comment what is shown from which result file:
     …what `tables` or `plots` make of it…
     <!-- end of SECTION -->
 
-A plot says it in its first line; a document that shows nothing yet says `none`. So every figure can be made again from the file that is
-committed, and `check` does that for all of them.
+A plot says it in its first line; a document that shows nothing yet says `none`. So every
+figure can be made again from the file that is committed, and `check` does that for all of
+them. A run of one measurement (`--only`) shows itself in the sections and plots that bear
+its name, and leaves the others as they are.
 """
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from . import plots, tables
@@ -36,7 +39,7 @@ _PLOT = re.compile(r"<!-- scripts/compare (?P<file>\S+) (?P<plot>\w+) -->")
 def publish(result: Result) -> list[Path]:
     """Makes every document of the project show this result; returns what was written."""
     file = BENCHMARKS / RESULTS / result.file_name
-    return [file, *_write(result, file, BENCHMARKS, _documents())]
+    return [file, *_write(result, file, BENCHMARKS, _documents(), _shows_itself)]
 
 
 def write_report(result: Result, directory: Path) -> list[Path]:
@@ -44,26 +47,44 @@ def write_report(result: Result, directory: Path) -> list[Path]:
     file = directory / RESULTS / result.file_name
     page = directory / "README.md"
     page.write_text((BENCHMARKS / "README.md").read_text())
-    return [file, *_write(result, file, directory, [page])]
+    return [file, *_write(result, file, directory, [page], lambda *_: True)]
 
 
-def _write(result: Result, file: Path, directory: Path, documents: list[Path]) -> list[Path]:
+def _write(
+    result: Result,
+    file: Path,
+    directory: Path,
+    documents: list[Path],
+    shows: Callable[[Result, str], bool],
+) -> list[Path]:
     result.write(file)
     result.name = file.name
     written = []
     for name, plot in plots.PLOTS.items():
+        if not shows(result, name):
+            continue
         path = directory / f"{name}.svg"
         path.write_text(_plot(result, name, plot))
         written.append(path)
     for document in documents:
         text = document.read_text()
-        shown = _SECTION.sub(
-            lambda match: _section(result, match["section"], document, directory), text
-        )
+
+        def made(match: re.Match, document: Path = document) -> str:
+            if not shows(result, match["section"]):
+                return match[0]
+            return _section(result, match["section"], document, directory)
+
+        shown = _SECTION.sub(made, text)
         if shown != text:
             document.write_text(shown)
             written.append(document)
     return written
+
+
+def _shows_itself(result: Result, name: str) -> bool:
+    """Whether this section or plot is made from the result: it may be of one measurement."""
+    only = {sample["measurement"] for sample in result.data["samples"]}
+    return len(only) != 1 or name.split("_")[0] in only
 
 
 def check() -> list[str]:

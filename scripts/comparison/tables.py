@@ -50,9 +50,17 @@ def servers(result: Result) -> str:
 
 
 def goals(result: Result) -> str:
-    """What forebay has set itself, and where it stands."""
+    """What forebay has set itself, and where it stands; of a storm: `storm_goals`."""
+    return _goals(result, [goal for goal in GOALS if goal.figure not in STORM])
+
+
+def storm_goals(result: Result) -> str:
+    return _goals(result, [goal for goal in GOALS if goal.figure in STORM])
+
+
+def _goals(result: Result, goals: list[Goal]) -> str:
     rows = []
-    for goal in GOALS:
+    for goal in goals:
         reached = goal.reached(result)
         if reached is None:
             continue
@@ -209,7 +217,8 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join([text(head), "|" + "|".join(numbers) + "|", *map(text, rows)])
 
 
-#: By the name that a document asks for.
+#: By the name that a document asks for. Those of a single measurement begin with its key:
+#: a run of nothing else can be shown in them.
 SECTIONS = {
     "line": line,
     "servers": servers,
@@ -218,6 +227,8 @@ SECTIONS = {
     "floor": floor,
     "workers": workers,
     "storm": storm,
+    "storm_goals": storm_goals,
+    "storm_line": line,
     "latency": latency,
     "machine": machine,
 }

@@ -44,14 +44,19 @@ def sample_result(**changes) -> Result:
     """`changes` replace parts of the file at its top level."""
     samples = [
         {
-            "measurement": "made up",
+            "measurement": measurement,
             "server": server,
             "round": number + 1,
-            "values": {key: values[number] for key, values in figures.items()},
+            "values": {
+                key: values[number]
+                for key, values in figures.items()
+                if key.startswith("storm") == (measurement == "storm")
+            },
             "reports": {},
         }
         for server, figures in _VALUES.items()
         for number in range(3)
+        for measurement in ("storm", "all others")
     ]
     data = {
         "format": FORMAT,

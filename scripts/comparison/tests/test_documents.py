@@ -60,6 +60,28 @@ class Documents(unittest.TestCase):
         documents.publish(sample_result(modified=True))
         self.assertIn("not in its commit", documents.check()[0])
 
+    def test_a_run_of_one_measurement_leaves_the_sections_of_others_as_they_are(self):
+        page = self.benchmarks / "README.md"
+        sections = "".join(
+            f"<!-- scripts/compare none {name} -->\n<!-- end of {name} -->\n"
+            for name in ("goals", "storm_goals", "storm_line")
+        )
+        page.write_text(sections)
+        documents.publish(sample_result())
+        samples = [
+            sample | {"measurement": "storm"} for sample in sample_result().data["samples"]
+        ]
+        later = sample_result(date="2026-11-26T01:00:00Z", samples=samples)
+        documents.publish(later)
+        shown = page.read_text()
+        self.assertIn("<!-- scripts/compare 2026-11-25-2240-012345678.json goals -->", shown)
+        for name in ("storm_goals", "storm_line"):
+            self.assertIn(f"<!-- scripts/compare 2026-11-26-0100-012345678.json {name} -->", shown)
+        plots = [(self.benchmarks / f"{name}.svg").read_text() for name in ("cost", "storm")]
+        self.assertIn("2026-11-25-2240", plots[0])
+        self.assertIn("2026-11-26-0100", plots[1])
+        self.assertEqual(documents.check(), [])
+
     def test_a_report_of_its_own_leaves_the_project_alone(self):
         before = (self.root / "README.md").read_text()
         with tempfile.TemporaryDirectory() as directory:
