@@ -21,7 +21,6 @@ use forebay::engine::{Command, CommandQueue, Engine, Limits, Ways};
 use forebay::handshake::StepCosts;
 use forebay::handshake::inline::InlineService;
 use forebay::handshake::scheduler::SchedulerSettings;
-use forebay::proxy_protocol::ProxyProtocol;
 use forebay::routing::Routes;
 use forebay::switch::{Spin, Switch};
 use forebay::tls::policy::{Policy, PolicySettings};
@@ -175,10 +174,8 @@ fn run_engine(
             header_senders: Vec::new(),
         }],
         pools: vec![Arc::new(Pool {
-            name: "echo".into(),
-            backends: vec![Backend { name: endpoint.to_string(), endpoint }],
             balance: Balance::LeastConnections,
-            proxy_protocol: ProxyProtocol::None,
+            ..Pool::new("echo", vec![Backend::new(endpoint, 1)])
         })],
         timeouts: Timeouts {
             client_hello: Duration::from_secs(60),

@@ -16,13 +16,12 @@ use forebay::engine::{Command, CommandQueue, Engine, Limits, Progress, Ways};
 use forebay::handshake::StepCosts;
 use forebay::handshake::inline::InlineService;
 use forebay::handshake::scheduler::SchedulerSettings;
-use forebay::proxy_protocol::ProxyProtocol;
 use forebay::routing::Routes;
 use forebay::switch::Spin;
 use forebay::tls::policy::{Policy, PolicySettings};
 use forebay::tls::self_signed::self_signed;
 use forebay::tls::{tickets, unverified};
-use forebay::upstream::{Backend as Server, Balance, Pool};
+use forebay::upstream::{Backend as Server, Pool};
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
@@ -189,13 +188,7 @@ fn limits() -> Limits {
 }
 
 fn snapshot(backend: Endpoint) -> Snapshot {
-    let server = Server { name: backend.to_string(), endpoint: backend };
-    let pool = Pool {
-        name: "pool".into(),
-        backends: vec![server],
-        balance: Balance::RoundRobin,
-        proxy_protocol: ProxyProtocol::None,
-    };
+    let pool = Pool::new("pool", vec![Server::new(backend, 1)]);
     Snapshot {
         generation: 1,
         listeners: vec![Listener {

@@ -14,14 +14,16 @@ use super::{Located, Settings};
 /// Resolves the backends of every pool by the system's resolver, which may block for
 /// its timeout. The pools come in the order of [`Settings::pools`].
 ///
+/// The servers are those of a process of `engines` engines.
+///
 /// Every address of a name becomes a backend; addresses that several names share are
 /// taken once.
 ///
 /// # Errors
 /// One finding for each name that does not resolve, and for each pool that ends up with
 /// more than [`Pool::BACKENDS_MAX`] backends.
-pub fn resolve(settings: &Settings) -> Result<Vec<Pool>, Vec<Finding>> {
-    resolve_with(settings, |host, port| Ok((host, port).to_socket_addrs()?.collect()))
+pub fn resolve(settings: &Settings, engines: usize) -> Result<Vec<Pool>, Vec<Finding>> {
+    resolve_with(settings, engines, |host, port| Ok((host, port).to_socket_addrs()?.collect()))
 }
 
 /// [`resolve`] with a resolver of the caller's choice.
@@ -30,13 +32,14 @@ pub fn resolve(settings: &Settings) -> Result<Vec<Pool>, Vec<Finding>> {
 /// As [`resolve`].
 pub fn resolve_with(
     settings: &Settings,
+    engines: usize,
     mut look_up: impl FnMut(&str, u16) -> io::Result<Vec<SocketAddr>>,
 ) -> Result<Vec<Pool>, Vec<Finding>> {
     let mut findings = Vec::new();
     let pools = settings
         .pools
         .iter()
-        .map(|pool| resolve_pool(settings, pool, &mut look_up, &mut findings))
+        .map(|pool| resolve_pool(settings, pool, engines, &mut look_up, &mut findings))
         .collect();
     if findings.is_empty() { Ok(pools) } else { Err(findings) }
 }
@@ -44,6 +47,7 @@ pub fn resolve_with(
 fn resolve_pool(
     settings: &Settings,
     pool: &PoolSettings,
+    engines: usize,
     look_up: &mut impl FnMut(&str, u16) -> io::Result<Vec<SocketAddr>>,
     findings: &mut Vec<Finding>,
 ) -> Pool {
@@ -52,7 +56,7 @@ fn resolve_pool(
     for Located { value, place } in &pool.backends {
         let resolved = match value {
             BackendAddress::Endpoint(endpoint) => {
-                vec![Backend { endpoint: endpoint.clone(), name: endpoint.to_string() }]
+                vec![Backend::new(endpoint.clone(), engines)]
             }
             BackendAddress::Host { host, port } => match look_up(host, *port) {
                 Ok(addresses) if addresses.is_empty() => {
@@ -62,8 +66,8 @@ fn resolve_pool(
                 Ok(addresses) => addresses
                     .into_iter()
                     .map(|address| Backend {
-                        endpoint: Endpoint::Inet(address),
                         name: format!("{host}:{port} ({})", address.ip()),
+                        ..Backend::new(Endpoint::Inet(address), engines)
                     })
                     .collect(),
                 Err(error) => {
@@ -83,9 +87,8 @@ fn resolve_pool(
         findings.push(settings.error(&pool.name.place, message).with_help(help));
     }
     Pool {
-        name: pool.name.value.as_str().into(),
-        backends,
         balance: pool.balance,
         proxy_protocol: pool.proxy_protocol,
+        ..Pool::new(&pool.name.value, backends)
     }
 }

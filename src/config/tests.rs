@@ -1058,7 +1058,7 @@ fn with_backends(backends: &str) -> Settings {
 #[test]
 fn every_address_of_a_name_becomes_a_backend_once() {
     let settings = with_backends("\"10.0.0.1:80\", \"a.example:80\", \"unix:/a\"");
-    let pools = resolve_with(&settings, |host, port| {
+    let pools = resolve_with(&settings, 1, |host, port| {
         assert_eq!((host, port), ("a.example", 80));
         Ok(["10.0.0.1:80", "10.0.0.2:80", "[2001:db8::1]:80"].map(|at| at.parse().unwrap()).into())
     })
@@ -1083,7 +1083,7 @@ fn every_address_of_a_name_becomes_a_backend_once() {
 #[test]
 fn every_name_that_does_not_resolve_is_told() {
     let settings = with_backends("\"a.example:80\", \"b.example:80\"");
-    let findings = resolve_with(&settings, |host, _| match host {
+    let findings = resolve_with(&settings, 1, |host, _| match host {
         "a.example" => Err(io::Error::other("no such name")),
         _ => Ok(Vec::new()),
     })
@@ -1099,7 +1099,7 @@ fn every_name_that_does_not_resolve_is_told() {
 #[test]
 fn names_that_stand_for_too_many_addresses_are_told() {
     let settings = with_backends("\"a.example:80\"");
-    let findings = resolve_with(&settings, |_, port| {
+    let findings = resolve_with(&settings, 1, |_, port| {
         Ok((0..=Pool::BACKENDS_MAX as u8)
             .map(|last| SocketAddr::from(([10, 0, 0, last], port)))
             .collect())
@@ -1114,7 +1114,7 @@ fn names_that_stand_for_too_many_addresses_are_told() {
 
 #[test]
 fn the_system_resolves_localhost() {
-    let pools = resolve(&with_backends("\"localhost:80\"")).unwrap();
+    let pools = resolve(&with_backends("\"localhost:80\""), 1).unwrap();
     let loopback = Endpoint::Inet("127.0.0.1:80".parse().unwrap());
     assert!(pools[0].backends.iter().any(|backend| backend.endpoint == loopback));
 }

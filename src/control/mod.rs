@@ -20,6 +20,7 @@ pub mod reload;
 pub mod reload_requests;
 pub mod secret_files;
 pub mod served;
+pub mod servers;
 pub mod session_keys;
 pub mod shed_log;
 pub mod signals;

@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use super::key_passphrases;
 use super::metrics::CertificateExpiry;
 use super::served::ServedListener;
+use super::servers::KnownServers;
 use super::session_keys::{SessionKeys, Staged};
 use super::supervise::{DrainTimes, Reloaded};
 use crate::config::{self, Finding, ListenerSettings, Located, Settings};
@@ -75,13 +76,22 @@ pub struct Preparer {
     /// What was read from files.
     store: Store,
     session_keys: SessionKeys,
+    servers: KnownServers,
+    engines: usize,
 }
 
 impl Preparer {
     /// A preparer with certificates from `source`, whose configurations take their ticket
     /// keys from `session_keys`.
     pub fn new(source: CertificateSource, session_keys: SessionKeys) -> Self {
-        Self { source, store: Store::default(), session_keys }
+        let (store, servers) = (Store::default(), KnownServers::default());
+        Self { source, store, session_keys, servers, engines: 1 }
+    }
+
+    /// Prepares for so many engines, instead of one.
+    #[must_use]
+    pub fn for_engines(self, engines: usize) -> Self {
+        Self { engines, ..self }
     }
 
     /// Loads and builds everything that `settings` ask for. Engines get one listener
@@ -115,7 +125,7 @@ impl Preparer {
             let policy = self.policy(settings, listener, loaded, staged);
             policies.push(policy.map_err(|finding| findings.push(*finding)).ok());
         }
-        let pools = config::resolve(settings).unwrap_or_else(|unresolved| {
+        let mut pools = config::resolve(settings, self.engines).unwrap_or_else(|unresolved| {
             findings.extend(unresolved);
             Vec::new()
         });
@@ -131,13 +141,16 @@ impl Preparer {
         let loaded = loading.finish();
         self.store.commit(loaded);
         self.session_keys.put_in_force(staged);
+        self.servers.recognise(&mut pools);
+        let pools: Vec<_> = pools.into_iter().map(Arc::new).collect();
+        self.servers.remember(&pools);
         // Two listeners may show the same certificate.
         expiries.sort();
         expiries.dedup();
         let snapshot = Snapshot {
             generation,
             listeners,
-            pools: pools.into_iter().map(Arc::new).collect(),
+            pools,
             timeouts: Timeouts {
                 client_hello: settings.timeouts.client_hello,
                 handshake: settings.timeouts.handshake,

@@ -167,7 +167,8 @@ pub fn start(start: Start) -> Result<Running, StartError> {
     if file.is_some() {
         watch.borrow_mut().set(prepare::certificate_places(&settings));
     }
-    let mut preparer = Preparer::new(certificates, session_keys.clone());
+    let mut preparer =
+        Preparer::new(certificates, session_keys.clone()).for_engines(placement.engines.len());
     let (prepared, findings) = preparer.prepare(&settings, &bound, 1);
     let Some(prepared) = prepared else { return Err(StartError::Configuration(findings)) };
     reload::log_findings(&findings);

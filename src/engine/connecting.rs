@@ -36,6 +36,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 }
                 Err(error) => {
                     self.metrics.upstream_failed.increment();
+                    epoch.balancers.borrow()[pool_index].counts(picked).failed.increment();
                     connection.connect_error = Some(error);
                 }
             }
@@ -57,6 +58,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         match result {
             Ok(()) => {
                 self.metrics.upstream_connected.increment();
+                connection.count_of_server(|counts| counts.connected.increment());
                 connection.phase = Phase::Relaying;
                 self.begin_relay(slot);
             }
@@ -64,6 +66,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 let error =
                     if connection.connect_timed_out { Errno(libc::ETIMEDOUT) } else { error };
                 self.metrics.upstream_failed.increment();
+                connection.count_of_server(|counts| counts.failed.increment());
                 connection.connect_error = Some(error);
                 self.close_upstream(slot);
                 self.connect(slot);

@@ -16,6 +16,7 @@ use crate::driver::{Buffer, Errno, Readiness, Socket};
 use crate::handshake::{Established, Task};
 use crate::tls::record::RecordSizer;
 use crate::upstream::pool::Tried;
+use crate::upstream::status::ServerCounts;
 
 /// The classes of timeout; a connection has at most one armed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +148,8 @@ pub(super) struct Outbound {
     pub plain: Range<usize>,
     /// The last receive filled its buffer and there was more: a large one would be used.
     pub bulk: bool,
+    /// The upstream server has sent something.
+    pub answered: bool,
     /// The upstream server has ended its stream.
     pub ended: bool,
     /// A send to the upstream server failed: what looks like the end of its stream is not
@@ -344,6 +347,13 @@ impl Connection {
     /// Whether the handshake is behind it, or none of ours is to come.
     pub(super) fn is_established(&self) -> bool {
         self.session.is_some() || self.passed_through
+    }
+
+    /// Counts something of the server that it is connected to.
+    pub(super) fn count_of_server(&self, count: impl FnOnce(&ServerCounts)) {
+        if let (Some(backend), Some(epoch)) = (self.backend, &self.epoch) {
+            count(epoch.balancers.borrow()[self.pool].counts(backend));
+        }
     }
 
     /// Operations in flight on the upstream socket.

@@ -73,6 +73,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 outbound.bulk = more && count >= PLAINTEXT_BYTES_MAX;
                 outbound.plain = BUFFER_HEADROOM_BYTES..BUFFER_HEADROOM_BYTES + count;
                 outbound.buffer = Some(buffer);
+                outbound.answered = true;
                 self.metrics.bytes_to_clients.add(count as u64);
                 self.renew_activity_timer(slot);
                 self.flush_client(slot);
@@ -81,7 +82,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 self.release(buffer);
                 let connection = &self.table[slot];
                 if connection.outbound.broken || connection.inbound.cut_short {
-                    self.abort(slot, EndReason::UpstreamReset);
+                    self.upstream_reset(slot);
                     return;
                 }
                 self.table[slot].outbound.ended = true;
@@ -93,9 +94,17 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             }
             (Err(_), buffer) => {
                 self.release(buffer);
-                self.abort(slot, EndReason::UpstreamReset);
+                self.upstream_reset(slot);
             }
         }
+    }
+
+    fn upstream_reset(&mut self, slot: u32) {
+        let connection = &self.table[slot];
+        if !connection.outbound.answered {
+            connection.count_of_server(|counts| counts.reset_early.increment());
+        }
+        self.abort(slot, EndReason::UpstreamReset);
     }
 
     /// Writes to the client what is due, in this order: control records, data, the end.

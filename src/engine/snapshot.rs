@@ -128,18 +128,19 @@ impl ClientLimits {
 /// A snapshot together with this engine's own state for it.
 #[derive(Debug)]
 pub(super) struct Epoch {
+    engine: usize,
     pub snapshot: Arc<Snapshot>,
     pub balancers: RefCell<Vec<Balancer>>,
 }
 
 impl Epoch {
-    /// Begins the first epoch.
-    pub(super) fn first(snapshot: Arc<Snapshot>, rotation: usize) -> Self {
-        let balancers = snapshot.pools.iter().map(|pool| Balancer::new(pool, rotation)).collect();
-        Self { snapshot, balancers: RefCell::new(balancers) }
+    /// Begins the first epoch of engine `engine`.
+    pub(super) fn first(snapshot: Arc<Snapshot>, engine: usize) -> Self {
+        let balancers = snapshot.pools.iter().map(|pool| Balancer::new(pool, engine)).collect();
+        Self { engine, snapshot, balancers: RefCell::new(balancers) }
     }
 
-    /// Begins the epoch after `self`: servers that stay keep their connection counts.
+    /// Begins the epoch after `self`.
     pub(super) fn next(&self, snapshot: Arc<Snapshot>) -> Self {
         let old = self.balancers.borrow();
         let balancers = snapshot
@@ -149,10 +150,10 @@ impl Epoch {
                 let before = self.snapshot.pools.iter().position(|other| other.name == pool.name);
                 match before {
                     Some(index) => old[index].carry_over(&self.snapshot.pools[index], pool),
-                    None => Balancer::new(pool, 0),
+                    None => Balancer::new(pool, self.engine),
                 }
             })
             .collect();
-        Self { snapshot, balancers: RefCell::new(balancers) }
+        Self { engine: self.engine, snapshot, balancers: RefCell::new(balancers) }
     }
 }

@@ -23,7 +23,7 @@ use crate::tls::CryptoLibrary;
 use crate::tls::policy::{Policy, PolicySettings};
 use crate::tls::test_support::Client;
 use crate::tls::{self_signed, tickets};
-use crate::upstream::{Backend, Balance, Pool};
+use crate::upstream::{Backend, Pool};
 
 struct Running {
     address: SocketAddr,
@@ -111,10 +111,8 @@ fn snapshot(backend: Endpoint, proxy_protocol: ProxyProtocol) -> Snapshot {
             header_senders: Vec::new(),
         }],
         pools: vec![Arc::new(Pool {
-            name: "pool".into(),
-            backends: vec![Backend { name: backend.to_string(), endpoint: backend }],
-            balance: Balance::RoundRobin,
             proxy_protocol,
+            ..Pool::new("pool", vec![Backend::new(backend, 1)])
         })],
         timeouts: Timeouts {
             client_hello: Duration::from_secs(5),

@@ -3,26 +3,25 @@
 //! ```text
 //!   Pool (immutable, shared by every engine)      Balancer (one engine's, mutable)
 //!   ┌─────────────────────────┐                   ┌──────────────────────────────┐
-//!   │ backends: a, b, c       │ ◀── same index ──▶│ open connections: 4, 3, 4    │
-//!   │ balance, proxy_protocol │                   │ next in rotation: b          │
-//!   └─────────────────────────┘                   └──────────────────────────────┘
+//!   │ backends: a, b, c       │ ◀── same index ──▶│ next in rotation: b          │
+//!   │ balance, proxy_protocol │                   └──────────────────────────────┘
+//!   └────────────┬────────────┘                     │ counts in its own cells of
+//!                ▼                                  ▼
+//!   ServerStatus (one for each server and process, kept over reloads)
 //! ```
 //!
-//! Engines do not share counts: each balances the connections it owns, which is even
-//! in the sum because the kernel spreads connections evenly over engines.
+//! Engines do not go by each other's counts: each balances the connections it owns, which
+//! is even in the sum because the kernel spreads connections evenly over engines.
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
-use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
+use super::status::{ServerCounts, ServerStatus};
 use crate::endpoint::Endpoint;
-
 use crate::proxy_protocol::ProxyProtocol;
 
 /// Servers that are interchangeable. Immutable: a reload makes a new one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Pool {
     /// The name that listeners refer to and the log shows.
     pub name: Arc<str>,
@@ -38,15 +37,36 @@ impl Pool {
     /// The most backends of a pool. It makes [`Tried`] a pair of words in each
     /// connection; configuration refuses more.
     pub const BACKENDS_MAX: usize = 128;
+
+    /// A pool that has the default of everything else.
+    pub fn new(name: &str, backends: Vec<Backend>) -> Self {
+        Self {
+            name: name.into(),
+            backends,
+            balance: Balance::default(),
+            proxy_protocol: ProxyProtocol::default(),
+        }
+    }
 }
 
 /// One server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Backend {
     /// Where it listens.
     pub endpoint: Endpoint,
     /// What people call it.
     pub name: String,
+    /// What is known of it, in every configuration that has it.
+    pub status: Arc<ServerStatus>,
+}
+
+impl Backend {
+    /// A server that is called by its address and of which nothing is known yet, for a
+    /// process of `engines` engines.
+    pub fn new(endpoint: Endpoint, engines: usize) -> Self {
+        let status = Arc::new(ServerStatus::new(engines));
+        Self { name: endpoint.to_string(), endpoint, status }
+    }
 }
 
 /// How a backend is chosen.
@@ -97,35 +117,39 @@ impl Tried {
 #[derive(Clone, Debug)]
 pub struct Balancer {
     balance: Balance,
-    /// Connections open, or being opened, by backend. Counts are shared with the
-    /// balancers of earlier configurations, whose connections live on after a reload.
-    open: Box<[Rc<Cell<u32>>]>,
+    /// Whose cells of [`ServerStatus`] are counted in. They are those of the balancers of
+    /// earlier configurations, whose connections live on after a reload.
+    engine: usize,
+    servers: Box<[Arc<ServerStatus>]>,
     /// Where the rotation goes on.
     next: usize,
 }
 
 impl Balancer {
-    /// A balancer without connections. Engines pass their own number as `rotation`, so
-    /// that they do not all begin with the same backend.
-    pub fn new(pool: &Pool, rotation: usize) -> Self {
+    /// The balancer of engine `engine`. Engines do not all begin with the same backend.
+    pub fn new(pool: &Pool, engine: usize) -> Self {
         let count = pool.backends.len();
         assert!(count <= Pool::BACKENDS_MAX, "configuration bounds the backends of a pool");
         Self {
             balance: pool.balance,
-            open: (0..count).map(|_| Rc::default()).collect(),
-            next: rotation.checked_rem(count).unwrap_or(0),
+            engine,
+            servers: pool.backends.iter().map(|backend| Arc::clone(&backend.status)).collect(),
+            next: engine.checked_rem(count).unwrap_or(0),
         }
     }
 
-    /// Chooses a backend that is not in `tried`; `None` when all of them are.
+    /// Chooses a backend that takes connections and is not in `tried`; `None` if there is
+    /// none.
     pub fn pick(&mut self, tried: &Tried) -> Option<usize> {
-        let count = self.open.len();
+        let count = self.servers.len();
         let rotation = (self.next..count).chain(0..self.next);
-        let mut untried = rotation.filter(|backend| !tried.contains(*backend));
+        let mut able = rotation.filter(|backend| {
+            !tried.contains(*backend) && self.servers[*backend].standing().takes_connections()
+        });
         let chosen = match self.balance {
-            Balance::RoundRobin => untried.next(),
+            Balance::RoundRobin => able.next(),
             // The first of equal ones: the rotation breaks ties.
-            Balance::LeastConnections => untried.min_by_key(|backend| self.open[*backend].get()),
+            Balance::LeastConnections => able.min_by_key(|backend| self.open(*backend)),
         }?;
         self.next = (chosen + 1) % count;
         Some(chosen)
@@ -136,8 +160,7 @@ impl Balancer {
     /// # Panics
     /// If the pool has no such backend.
     pub fn opened(&mut self, backend: usize) {
-        let open = &self.open[backend];
-        open.set(open.get() + 1);
+        self.counts(backend).open.increment();
     }
 
     /// A connection to `backend` ended, or could not be opened.
@@ -145,47 +168,36 @@ impl Balancer {
     /// # Panics
     /// If the pool has no such backend.
     pub fn closed(&mut self, backend: usize) {
-        let open = &self.open[backend];
-        debug_assert!(open.get() > 0, "closed more often than opened");
-        open.set(open.get().saturating_sub(1));
+        let open = &self.counts(backend).open;
+        debug_assert!(open.value() > 0, "closed more often than opened");
+        open.set(open.value().saturating_sub(1));
     }
 
     /// Connections of this engine to `backend` that are open or being opened.
     ///
     /// # Panics
     /// If the pool has no such backend.
-    pub fn open(&self, backend: usize) -> u32 {
-        self.open[backend].get()
+    pub fn open(&self, backend: usize) -> u64 {
+        self.counts(backend).open.value()
     }
 
-    /// The balancer for `new`, which replaces `old`: backends with the same endpoint
-    /// share their counts with this one, so that connections of both configurations
-    /// are seen, and the rotation goes on where it was if that backend stays.
+    /// What this engine counts of `backend`.
+    ///
+    /// # Panics
+    /// If the pool has no such backend.
+    pub fn counts(&self, backend: usize) -> &ServerCounts {
+        self.servers[backend].of_engine(self.engine)
+    }
+
+    /// The balancer for `new`, which replaces `old`: the rotation goes on where it was if
+    /// that backend stays.
     #[must_use]
     pub fn carry_over(&self, old: &Pool, new: &Pool) -> Self {
-        debug_assert_eq!(old.backends.len(), self.open.len(), "the pool of this balancer");
-        let places: HashMap<&Endpoint, usize> = old
-            .backends
-            .iter()
-            .enumerate()
-            .map(|(index, backend)| (&backend.endpoint, index))
-            .collect();
-        let open = new
-            .backends
-            .iter()
-            .map(|backend| match places.get(&backend.endpoint) {
-                Some(index) => Rc::clone(&self.open[*index]),
-                None => Rc::default(),
-            })
-            .collect();
-        let next = old
-            .backends
-            .get(self.next)
-            .and_then(|backend| {
-                new.backends.iter().position(|other| other.endpoint == backend.endpoint)
-            })
-            .unwrap_or(self.next);
-        Self { balance: new.balance, open, next: next.checked_rem(new.backends.len()).unwrap_or(0) }
+        let next = old.backends.get(self.next).and_then(|backend| {
+            new.backends.iter().position(|other| other.endpoint == backend.endpoint)
+        });
+        let next = next.unwrap_or(self.next).checked_rem(new.backends.len()).unwrap_or(0);
+        Self { next, ..Self::new(new, self.engine) }
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) fn run(seed: u64, print: bool) -> Summary {
     let listeners: Vec<_> = (0..setting.listeners)
         .map(|number| world.listen(SocketAddr::from((Ipv4Addr::new(203, 0, 113, 1), 443 + number))))
         .collect();
-    for place in 0..setting.backends {
+    for place in 0..setting.servers.len() {
         serve(world, place, setting.refusals, &registry);
     }
     let configs = client_configs(setting.library);

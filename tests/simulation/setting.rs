@@ -47,7 +47,7 @@ pub(crate) struct Setting {
     pub(crate) service: Behaviour,
     pub(crate) library: CryptoLibrary,
     pub(crate) listeners: u16,
-    pub(crate) backends: usize,
+    pub(crate) servers: Vec<Backend>,
     /// Backends refuse, or are silent, so often.
     pub(crate) refusals: Chance,
     pub(crate) clients: u64,
@@ -132,7 +132,9 @@ impl Setting {
             },
             library: random.choice(&[CryptoLibrary::AwsLc, CryptoLibrary::Ring]),
             listeners: 1 + u16::from(random.below(3) == 0),
-            backends: random.between(1, 3),
+            servers: (0..random.between(1, 3))
+                .map(|place| Backend::new(endpoint(place), 1))
+                .collect(),
             refusals: sometimes(random, 400),
             clients: random.magnitude(if scarce { 6 } else { 1 }, 12) as u64,
             bytes_max: match focus {
@@ -196,14 +198,12 @@ impl Setting {
 
     pub(crate) fn snapshot(&self, generation: u64, random: &mut Random) -> Arc<Snapshot> {
         // A reload may take backends away; connections to them live on.
-        let kept = random.between(1, self.backends);
-        let backends = (0..kept)
-            .map(|place| Backend { endpoint: endpoint(place), name: format!("backend-{place}") });
+        let kept = random.between(1, self.servers.len());
+        let backends = self.servers[..kept].to_vec();
         let pool = Pool {
-            name: "pool".into(),
-            backends: backends.collect(),
             balance: self.balance,
             proxy_protocol: self.proxy_protocol,
+            ..Pool::new("pool", backends)
         };
         let listeners = (0..self.listeners).map(|number| Listener {
             name: format!("listener-{number}").into(),
