@@ -25,7 +25,7 @@
 //! | [`proxy_protocol`] | who the client is, received and sent; sans-I/O | what a handshake negotiated |
 //! | [`tls`] | certificates, ClientHello, record layer; sans-I/O, no `unsafe` | rustls, ring, aws-lc-rs |
 //! | [`driver`] | the only door to the kernel, and its simulator; all `unsafe` | the kernel |
-//! | [`metrics`], [`clock`], [`endpoint`], [`switch`], [`token_bucket`] | plain data | nothing |
+//! | [`metrics`], [`clock`], [`endpoint`], [`switch`], [`token_bucket`], [`random`] | plain data | nothing |
 
 #![deny(unsafe_code)]
 
@@ -42,6 +42,7 @@ pub mod fuzz;
 pub mod handshake;
 pub mod metrics;
 pub mod proxy_protocol;
+pub mod random;
 pub mod routing;
 pub mod switch;
 pub mod tls;

@@ -180,6 +180,7 @@ fn run_engine(
         timeouts: Timeouts {
             client_hello: Duration::from_secs(60),
             handshake: Duration::from_secs(60),
+            queue: Duration::from_secs(60),
             connect: Duration::from_secs(60),
             idle: Duration::from_secs(60),
             half_closed: Duration::from_secs(60),

@@ -72,8 +72,8 @@ fn a_client_that_no_route_takes_goes_to_the_listeners_pool() {
         "version TLSv1.3",
         "protocol http/1.1",
         "a.pem (*.a.test, ECDSA P-256): it is for the name",
-        "pool \"web\": each server in turn",
-        "server 127.0.0.1:81",
+        "pool \"web\": each server in turn, by weight",
+        "server 127.0.0.1:81, weight 1",
     ];
     Files::new().expect(&["--sni", "www.a.test", "--alpn", "http/1.1"], 0, &parts);
 }

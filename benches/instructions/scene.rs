@@ -202,6 +202,7 @@ fn snapshot(backend: Endpoint) -> Snapshot {
         timeouts: Timeouts {
             client_hello: LONG,
             handshake: LONG,
+            queue: LONG,
             connect: LONG,
             idle: LONG,
             half_closed: LONG,

@@ -18,8 +18,8 @@ use super::output::say;
 use super::run::run_to_the_end;
 use super::{ExitStatus, FAILURE, WRONG_INPUT};
 use crate::config::{
-    AdminSettings, BackendAddress, ClientAuthSettings, EngineSettings, ListenerSettings, Located,
-    PoolSettings, Settings, TlsPolicy, TlsSettings,
+    AdminSettings, BackendAddress, EngineSettings, ListenerSettings, Located, PoolSettings,
+    Settings, TlsPolicy, TlsSettings,
 };
 use crate::control::logging;
 use crate::control::prepare::CertificateSource;
@@ -29,7 +29,6 @@ use crate::proxy_protocol::ProxyProtocol;
 use crate::tls::CryptoLibrary;
 use crate::tls::policy::UnknownServerName;
 use crate::tls::self_signed::self_signed;
-use crate::upstream::Balance;
 use responder::Responder;
 
 /// The name that the printed command asks for (reserved by RFC 2606).
@@ -91,6 +90,7 @@ pub(super) fn demo(arguments: &Arguments) -> ExitStatus {
 
 fn settings(arguments: &Arguments, backend: PathBuf) -> Settings {
     let policy = TlsPolicy::new(arguments.provider);
+    let backend = BackendAddress::Endpoint(Endpoint::Unix(backend));
     Settings {
         file: PathBuf::from("demo"),
         engine: EngineSettings { max_connections: CONNECTIONS_MAX, ..EngineSettings::default() },
@@ -111,16 +111,12 @@ fn settings(arguments: &Arguments, backend: PathBuf) -> Settings {
             accept_proxy_from: Vec::new(),
             routes: Vec::new(),
             session_domain: None,
-            client_auth: ClientAuthSettings::default(),
-            client_auth_for: Vec::new(),
             pool: 0,
             policy,
         }],
         pools: vec![PoolSettings {
-            name: "demo-backend".to_owned().into(),
-            backends: vec![BackendAddress::Endpoint(Endpoint::Unix(backend)).into()],
-            balance: Balance::RoundRobin,
             proxy_protocol: ProxyProtocol::V2,
+            ..PoolSettings::new("demo-backend".to_owned(), vec![backend])
         }],
         ..Settings::default()
     }

@@ -15,6 +15,7 @@ use rustls_pki_types::ServerName;
 use super::output::say;
 use super::run::print;
 use super::{ExitStatus, FAILURE, SUCCESS, WRONG_INPUT};
+use crate::clock::Moment;
 use crate::config::{self, Settings};
 use crate::control::prepare::{self, CertificateSource, Preparer};
 use crate::control::session_keys::SessionKeys;
@@ -28,7 +29,7 @@ use crate::tls::names::CipherSuite;
 use crate::tls::provider::{crypto_provider, default_groups};
 use crate::tls::unverified::any_certificate;
 use crate::tls::{Refusal, Version};
-use crate::upstream::{Balance, Pool};
+use crate::upstream::{self, Balance, Balancer, Choice, HashBy, Pool, Tried};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -198,7 +199,7 @@ fn explain_client(
         Action::Reject => refused(Refusal::RejectedByRoute),
         Action::Passthrough { pool } => {
             line("action", "passthrough: TLS ends at the server");
-            explain_pool(&snapshot.pools[pool]);
+            explain_pool(&snapshot.pools[pool], &upstream::Client { source, server_name: name });
             SUCCESS
         }
         Action::Forward { pool } => {
@@ -227,20 +228,48 @@ fn explain_client(
                     certificate.key_type
                 ),
             );
-            explain_pool(&snapshot.pools[pool]);
+            explain_pool(&snapshot.pools[pool], &upstream::Client { source, server_name: name });
             SUCCESS
         }
     }
 }
 
-fn explain_pool(pool: &Pool) {
-    let balance = match pool.balance {
-        Balance::RoundRobin => "each server in turn",
-        Balance::LeastConnections => "the server with the fewest connections",
+fn explain_pool(pool: &Pool, client: &upstream::Client<'_>) {
+    let balance = match &pool.balance {
+        Balance::RoundRobin => "each server in turn, by weight",
+        Balance::LeastConnections => "the server with the fewest connections for its weight",
+        Balance::RandomTwo => {
+            "of two servers drawn by weight, the one with fewer connections for its weight"
+        }
+        Balance::Maglev(maglev) => match (maglev.hash(), client.server_name) {
+            (HashBy::Source, _) => "the server of the client's address",
+            (HashBy::ServerName, Some(_)) => "the server of the name that is asked for",
+            (HashBy::ServerName, None) => "the server of the client's address, for want of a name",
+        },
     };
     line("pool", &format!("{:?}: {balance}", &*pool.name));
-    for backend in &pool.backends {
-        line("server", &backend.name);
+    let chosen = chosen(pool, client);
+    for (place, backend) in pool.backends.iter().enumerate() {
+        let mut text = format!("{}, weight {}", backend.name, backend.weight);
+        if let Some(most) = backend.connections_max {
+            text.push_str(&format!(", at most {most} connections"));
+        }
+        if backend.backup {
+            text.push_str(", backup");
+        }
+        if chosen == Some(place) {
+            text.push_str(": chosen while it takes connections");
+        }
+        line("server", &text);
+    }
+}
+
+/// The server of the client, if it does not depend on other clients.
+fn chosen(pool: &Pool, client: &upstream::Client<'_>) -> Option<usize> {
+    let Balance::Maglev(_) = pool.balance else { return None };
+    match Balancer::new(pool, 0).pick(&Tried::NONE, client, Moment::default()) {
+        Choice::Server(place) => Some(place),
+        Choice::AllFull | Choice::Nobody => None,
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn facts(settings: &Settings) -> Result<String, CpuNotAllowed> {
         .pools
         .iter()
         .flat_map(|pool| &pool.backends)
-        .map(|backend| &backend.value)
+        .map(|backend| &backend.value.address)
         .filter(|backend| !matches!(backend, BackendAddress::Endpoint(Endpoint::Unix(_))))
         .collect();
     let reserve = Reserve { engines: engines.len(), listeners: listeners().count() };

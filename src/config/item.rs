@@ -185,6 +185,11 @@ impl<'t> Item<'t> {
         section
     }
 
+    /// Whether it is a table.
+    pub(super) fn is_table(&self) -> bool {
+        self.value.is_table()
+    }
+
     /// A list of anything.
     pub(super) fn elements(&self, report: &mut Report<'_>) -> Option<Vec<Item<'t>>> {
         let DeValue::Array(array) = self.value else {
@@ -392,32 +397,6 @@ impl<'t> Item<'t> {
     pub(super) fn path(&self, report: &mut Report<'_>, directory: &Path) -> Option<PathBuf> {
         let text = self.text(report)?;
         self.understood(report, values::path(text, directory))
-    }
-
-    /// One to `most` paths, relative to `directory`, none twice.
-    pub(super) fn paths(
-        &self,
-        report: &mut Report<'_>,
-        directory: &Path,
-        most: usize,
-    ) -> Option<Vec<Located<PathBuf>>> {
-        let elements = self.one_or_more(report)?;
-        if !(1..=most).contains(&elements.len()) {
-            let message = format!("{} paths", elements.len());
-            report.error(&self.place, message, Some(format!("write 1 to {most}")));
-            return None;
-        }
-        let mut paths: Vec<Located<PathBuf>> = Vec::with_capacity(elements.len());
-        for element in elements {
-            let Some(path) = element.path(report, directory) else { continue };
-            if paths.iter().any(|other| other.value == path) {
-                let message = format!("{} is listed twice", path.display());
-                report.error(element.place(), message, Some("take one of the two out".into()));
-            } else {
-                paths.push(element.locate(path));
-            }
-        }
-        Some(paths)
     }
 
     /// A list of CPU numbers and ranges: `[0, 1, "4-7"]`.

@@ -22,7 +22,6 @@
 
 pub mod admin;
 mod check;
-pub mod client_auth;
 pub mod engine;
 pub mod finding;
 pub mod handshake;
@@ -47,14 +46,13 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 pub use admin::AdminSettings;
-pub use client_auth::{ClientAuthSettings, NamedClientAuth};
 pub use engine::EngineSettings;
 pub use finding::{Finding, Located, Place, Severity};
 pub use handshake::{HandshakeSettings, QueueSettings};
 pub use limits::LimitSettings;
 pub use listener::ListenerSettings;
 pub use log::LogSettings;
-pub use pool::{BackendAddress, PoolSettings};
+pub use pool::{BackendAddress, BackendSettings, BalanceSetting, PoolSettings};
 pub use resolve::{resolve, resolve_with};
 pub use session::SessionSettings;
 pub use timeouts::TimeoutSettings;

@@ -1,10 +1,12 @@
 //! `[[pool]]`: the servers that get the plaintext.
 
+use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::endpoint::Endpoint;
 use crate::proxy_protocol::ProxyProtocol;
-use crate::upstream::{Balance, Pool};
+use crate::upstream::{Backend, HashBy, Pool};
 
 use super::finding::Located;
 use super::item::{Item, Section};
@@ -16,15 +18,25 @@ use super::values;
 pub struct PoolSettings {
     /// `name = "text"`, required: what listeners refer to. No two pools share one.
     pub name: Located<String>,
-    /// `backends = ["address", ...]`, required, 1 to 128: `"10.0.0.1:8080"`,
-    /// `"[2001:db8::1]:8080"`, `"unix:/run/app.sock"` (relative to the configuration
-    /// file), or `"host.example:8080"`, which is resolved at start and at reload and
-    /// stands for all addresses of that name.
-    pub backends: Vec<Located<BackendAddress>>,
-    /// `balance = "round_robin" | "least_connections"`, default `"round_robin"`: which
-    /// backend a connection goes to. Least connections suits connections of very unequal
-    /// length. Each engine balances its own.
-    pub balance: Balance,
+    /// `backends = [backend, ...]`, required, 1 to 128. A backend is its address, or a table
+    /// with `address` and more, see [`BackendSettings`].
+    pub backends: Vec<Located<BackendSettings>>,
+    /// `balance = "round_robin" | "least_connections" | "random_two" | "maglev"`, default
+    /// `"round_robin"`: which backend a connection goes to, by weight each time. Least
+    /// connections suits connections of very unequal length; so does random two (the less
+    /// loaded of two drawn by chance), which also does where many nodes share the backends.
+    /// Maglev keeps a client with its backend, on every node. Each engine balances its own.
+    ///
+    /// `hash = "source" | "sni"`, default `"source"`: what Maglev knows a client by, its
+    /// address or the name that it asks for.
+    pub balance: BalanceSetting,
+    /// `queue_max = N`, 0 to 1,000,000, default 1,000: clients that may wait for a place
+    /// when every backend has as many connections as it may have (`connections_max`), for
+    /// `timeouts.queue` at most. Further ones are closed at once.
+    pub queue_max: u32,
+    /// `slow_start = duration`, `"0s"` to `"1h"`, default `"0s"`: how long a backend that
+    /// comes back takes to get its whole weight, from a hundredth on.
+    pub slow_start: Duration,
     /// `proxy_protocol = "none" | "v1" | "v2"`, default `"none"`: what is sent in front of
     /// the plaintext. `"v1"` tells the client's address, `"v2"` also ALPN, server name,
     /// TLS version and cipher suite. The servers must be configured to expect it.
@@ -34,6 +46,62 @@ pub struct PoolSettings {
 impl PoolSettings {
     /// The most pools of a file.
     pub const COUNT_MAX: usize = 256;
+
+    const QUEUE_MAX: u32 = 1_000;
+
+    /// A pool of these backends that has the default of everything else.
+    pub fn new(name: String, backends: Vec<BackendAddress>) -> Self {
+        let settings = |address| Located::from(BackendSettings::new(address));
+        Self {
+            name: name.into(),
+            backends: backends.into_iter().map(settings).collect(),
+            balance: BalanceSetting::default(),
+            queue_max: Self::QUEUE_MAX,
+            slow_start: Duration::ZERO,
+            proxy_protocol: ProxyProtocol::default(),
+        }
+    }
+}
+
+/// How a backend is chosen, as written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BalanceSetting {
+    /// Each in turn.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest open connections.
+    LeastConnections,
+    /// Of two drawn by chance, the one with fewer open connections.
+    RandomTwo,
+    /// The one that the client always has.
+    Maglev(HashBy),
+}
+
+/// One backend, or all that its name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendSettings {
+    /// `address = "..."`, required: `"10.0.0.1:8080"`, `"[2001:db8::1]:8080"`,
+    /// `"unix:/run/app.sock"` (relative to the configuration file), or
+    /// `"host.example:8080"`, which is resolved at start and at reload and stands for all
+    /// addresses of that name.
+    pub address: BackendAddress,
+    /// `weight = N`, 0 to 256, default 1: its share of the connections, next to those of
+    /// the others. 0: no new connections.
+    pub weight: u16,
+    /// `backup = true | false`, default `false`: it gets connections only while none of the
+    /// backends that are no backups takes any.
+    pub backup: bool,
+    /// `connections_max = N`, 1 to 1,000,000, default none: connections that it may have,
+    /// divided evenly among the engines, but one each at least. In `[[pool]]` it is the
+    /// default of every backend of the pool.
+    pub connections_max: Option<u32>,
+}
+
+impl BackendSettings {
+    /// A backend that has the default of everything else.
+    pub const fn new(address: BackendAddress) -> Self {
+        Self { address, weight: 1, backup: false, connections_max: None }
+    }
 }
 
 /// Where a backend is, as written.
@@ -50,10 +118,43 @@ pub enum BackendAddress {
     },
 }
 
-pub(super) const KEYS: &[&str] = &["name", "backends", "balance", "proxy_protocol"];
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint(endpoint) => endpoint.fmt(formatter),
+            Self::Host { host, port } => write!(formatter, "{host}:{port}"),
+        }
+    }
+}
 
-const BALANCE: [(&str, Balance); 2] =
-    [("round_robin", Balance::RoundRobin), ("least_connections", Balance::LeastConnections)];
+pub(super) const KEYS: &[&str] = &[
+    "name",
+    "backends",
+    "balance",
+    "hash",
+    "connections_max",
+    "queue_max",
+    "slow_start",
+    "proxy_protocol",
+];
+
+const BACKEND_KEYS: &[&str] = &["address", "weight", "backup", "connections_max"];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Algorithm {
+    RoundRobin,
+    LeastConnections,
+    RandomTwo,
+    Maglev,
+}
+
+const ALGORITHMS: [(&str, Algorithm); 4] = [
+    ("round_robin", Algorithm::RoundRobin),
+    ("least_connections", Algorithm::LeastConnections),
+    ("random_two", Algorithm::RandomTwo),
+    ("maglev", Algorithm::Maglev),
+];
+const HASHES: [(&str, HashBy); 2] = [("source", HashBy::Source), ("sni", HashBy::ServerName)];
 const PROXY_PROTOCOL: [(&str, ProxyProtocol); 3] =
     [("none", ProxyProtocol::None), ("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)];
 
@@ -78,19 +179,34 @@ pub(super) fn read_all(
 }
 
 fn read(report: &mut Report<'_>, section: &Section<'_>, directory: &Path) -> PoolSettings {
+    let connections_max = section.optional(report, "connections_max", read_connections_max);
+    let backends = section.required(
+        report,
+        "backends",
+        "write backends = [\"10.0.0.1:8080\"]",
+        |item, report| read_backends(report, item, directory, connections_max),
+    );
+    let backends = backends.unwrap_or_default();
+    let limited = backends.iter().any(|backend| backend.value.connections_max.is_some());
+    if let Some(item) = section.item(report, "queue_max")
+        && !limited
+    {
+        let message = "has no effect: no backend of the pool has connections_max".into();
+        report.warning(item.place(), message, Some("write connections_max too".into()));
+    }
     PoolSettings {
         name: section
             .required(report, "name", "write name = \"web\"", |item, report| {
                 name(report, item).map(|name| item.locate(name))
             })
             .unwrap_or_default(),
-        backends: section
-            .required(report, "backends", "write backends = [\"10.0.0.1:8080\"]", |item, report| {
-                read_backends(report, item, directory)
-            })
-            .unwrap_or_default(),
-        balance: section.value(report, "balance", Balance::default(), |item, report| {
-            item.choice(report, &BALANCE)
+        backends,
+        balance: read_balance(report, section),
+        queue_max: section.value(report, "queue_max", PoolSettings::QUEUE_MAX, |item, report| {
+            item.count(report, 0..=1_000_000)
+        }),
+        slow_start: section.value(report, "slow_start", Duration::ZERO, |item, report| {
+            item.duration(report, Duration::ZERO..=Duration::from_secs(3_600))
         }),
         proxy_protocol: section.value(
             report,
@@ -101,11 +217,37 @@ fn read(report: &mut Report<'_>, section: &Section<'_>, directory: &Path) -> Poo
     }
 }
 
+fn read_balance(report: &mut Report<'_>, section: &Section<'_>) -> BalanceSetting {
+    let algorithm = section.value(report, "balance", Algorithm::RoundRobin, |item, report| {
+        item.choice(report, &ALGORITHMS)
+    });
+    let hash = section
+        .value(report, "hash", HashBy::default(), |item, report| item.choice(report, &HASHES));
+    if let Some(item) = section.item(report, "hash")
+        && algorithm != Algorithm::Maglev
+        && hash != HashBy::default()
+    {
+        let message = "has no effect without balance = \"maglev\"".into();
+        report.warning(item.place(), message, Some("take one of the two out".into()));
+    }
+    match algorithm {
+        Algorithm::RoundRobin => BalanceSetting::RoundRobin,
+        Algorithm::LeastConnections => BalanceSetting::LeastConnections,
+        Algorithm::RandomTwo => BalanceSetting::RandomTwo,
+        Algorithm::Maglev => BalanceSetting::Maglev(hash),
+    }
+}
+
+fn read_connections_max(item: &Item<'_>, report: &mut Report<'_>) -> Option<u32> {
+    item.count(report, 1..=1_000_000)
+}
+
 fn read_backends(
     report: &mut Report<'_>,
     item: &Item<'_>,
     directory: &Path,
-) -> Option<Vec<Located<BackendAddress>>> {
+    connections_max: Option<u32>,
+) -> Option<Vec<Located<BackendSettings>>> {
     let elements = item.elements(report)?;
     if elements.is_empty() || elements.len() > Pool::BACKENDS_MAX {
         let message = match elements.len() {
@@ -116,19 +258,50 @@ fn read_backends(
         report.error(item.place(), message, Some(help));
         return None;
     }
-    let mut backends: Vec<Located<BackendAddress>> = Vec::new();
-    for element in elements {
-        let Some(text) = element.text(report) else { continue };
-        let read = values::backend_address(text, directory);
-        let Some(backend) = element.understood(report, read) else { continue };
-        if backends.iter().any(|other| other.value == backend) {
+    let mut backends: Vec<Located<BackendSettings>> = Vec::new();
+    for element in &elements {
+        let Some(mut backend) = read_backend(report, element, directory) else { continue };
+        backend.value.connections_max = backend.value.connections_max.or(connections_max);
+        if backends.iter().any(|other| other.value.address == backend.value.address) {
             let help = "take one of the two out".into();
-            report.error(element.place(), format!("{text:?} is listed twice"), Some(help));
+            let message = format!("\"{}\" is listed twice", backend.value.address);
+            report.error(&backend.place, message, Some(help));
         } else {
-            backends.push(element.locate(backend));
+            backends.push(backend);
         }
     }
+    if backends.len() == elements.len() && backends.iter().all(|backend| backend.value.weight == 0)
+    {
+        let message = "no backend has a weight above 0: nobody would be served".into();
+        report.error(item.place(), message, Some("give one of them a weight".into()));
+    }
     Some(backends)
+}
+
+fn read_backend(
+    report: &mut Report<'_>,
+    item: &Item<'_>,
+    directory: &Path,
+) -> Option<Located<BackendSettings>> {
+    let address = |item: &Item<'_>, report: &mut Report<'_>| {
+        let text = item.text(report)?;
+        item.understood(report, values::backend_address(text, directory))
+    };
+    if !item.is_table() {
+        return address(item, report).map(|address| item.locate(BackendSettings::new(address)));
+    }
+    let section = item.section(report, BACKEND_KEYS);
+    let help = "write { address = \"10.0.0.1:8080\" }";
+    let settings = BackendSettings::new(section.required(report, "address", help, address)?);
+    let weight =
+        |item: &Item<'_>, report: &mut Report<'_>| item.count(report, 0..=Backend::WEIGHT_MAX);
+    Some(item.locate(BackendSettings {
+        weight: section.value(report, "weight", settings.weight, weight),
+        backup:
+            section.value(report, "backup", settings.backup, |item, report| item.boolean(report)),
+        connections_max: section.optional(report, "connections_max", read_connections_max),
+        ..settings
+    }))
 }
 
 /// A name of a pool or listener: it becomes part of log lines.

@@ -5,10 +5,10 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use crate::endpoint::Endpoint;
-use crate::upstream::{Backend, Pool};
+use crate::upstream::{Backend, Balance, Pool};
 
 use super::finding::Finding;
-use super::pool::{BackendAddress, PoolSettings};
+use super::pool::{BackendAddress, BalanceSetting, PoolSettings};
 use super::{Located, Settings};
 
 /// Resolves the backends of every pool by the system's resolver, which may block for
@@ -54,7 +54,7 @@ fn resolve_pool(
     let mut seen = HashSet::new();
     let mut backends = Vec::new();
     for Located { value, place } in &pool.backends {
-        let resolved = match value {
+        let resolved = match &value.address {
             BackendAddress::Endpoint(endpoint) => {
                 vec![Backend::new(endpoint.clone(), engines)]
             }
@@ -78,16 +78,30 @@ fn resolve_pool(
                 }
             },
         };
-        backends
-            .extend(resolved.into_iter().filter(|backend| seen.insert(backend.endpoint.clone())));
+        let new = resolved.into_iter().filter(|backend| seen.insert(backend.endpoint.clone()));
+        backends.extend(new.map(|backend| Backend {
+            weight: value.weight,
+            backup: value.backup,
+            connections_max: value.connections_max,
+            ..backend
+        }));
     }
     if backends.len() > Pool::BACKENDS_MAX {
         let message = format!("the names stand for {} backends", backends.len());
         let help = format!("a pool has at most {}: write fewer", Pool::BACKENDS_MAX);
         findings.push(settings.error(&pool.name.place, message).with_help(help));
+        backends.truncate(Pool::BACKENDS_MAX);
     }
+    let balance = match pool.balance {
+        BalanceSetting::RoundRobin => Balance::RoundRobin,
+        BalanceSetting::LeastConnections => Balance::LeastConnections,
+        BalanceSetting::RandomTwo => Balance::RandomTwo,
+        BalanceSetting::Maglev(hash) => Pool::maglev(hash, &backends),
+    };
     Pool {
-        balance: pool.balance,
+        balance,
+        queue_max: pool.queue_max,
+        slow_start: pool.slow_start,
         proxy_protocol: pool.proxy_protocol,
         ..Pool::new(&pool.name.value, backends)
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::client_auth::ClientAuthMode;
 use super::*;
 use crate::endpoint::Endpoint;
 use crate::proxy_protocol::ProxyProtocol;
@@ -15,7 +14,7 @@ use crate::tls::certificate_compression::Compression;
 use crate::tls::names::Group;
 use crate::tls::policy::UnknownServerName;
 use crate::tls::{CryptoLibrary, Version};
-use crate::upstream::{Balance, Pool};
+use crate::upstream::{HashBy, Pool};
 
 const EXAMPLE: &str = include_str!("../../docs/examples/forebay.toml");
 
@@ -90,7 +89,11 @@ fn the_minimal_file_gets_every_default() {
     assert!(listener.alpn.is_empty());
     assert_eq!(listener.policy, settings.tls.policy);
     let [pool] = &settings.pools[..] else { panic!("one pool") };
-    assert_eq!((pool.balance, pool.proxy_protocol), (Balance::RoundRobin, ProxyProtocol::None));
+    assert_eq!(
+        (pool.balance, pool.proxy_protocol),
+        (BalanceSetting::RoundRobin, ProxyProtocol::None)
+    );
+    assert_eq!((pool.queue_max, pool.slow_start), (1_000, Duration::ZERO));
 }
 
 #[test]
@@ -142,6 +145,7 @@ fn every_key_reaches_its_setting() {
         client_hello = "1s"
         handshake = "2s"
         connect = "500ms"
+        queue = "700ms"
         idle = "1h"
         half_closed = "3s"
         drain = "2m"
@@ -181,8 +185,15 @@ fn every_key_reaches_its_setting() {
         backends = ["unix:run/app.sock"]
         [[pool]]
         name = "second"
-        backends = ["[2001:db8::2]:80", "app.example:8080"]
-        balance = "least_connections"
+        backends = [
+          { address = "[2001:db8::2]:80", weight = 10, backup = true, connections_max = 500 },
+          "app.example:8080",
+        ]
+        balance = "maglev"
+        hash = "sni"
+        connections_max = 200
+        queue_max = 50
+        slow_start = "30s"
         proxy_protocol = "v1"
         "#,
     );
@@ -226,6 +237,7 @@ fn every_key_reaches_its_setting() {
             client_hello: seconds(1),
             handshake: seconds(2),
             connect: Duration::from_millis(500),
+            queue: Duration::from_millis(700),
             idle: seconds(3_600),
             half_closed: seconds(3),
             drain: seconds(120),
@@ -273,10 +285,14 @@ fn every_key_reaches_its_setting() {
     assert_eq!(other.policy, policy);
 
     let second = &settings.pools[1];
-    assert_eq!(second.balance, Balance::LeastConnections);
+    assert_eq!(second.balance, BalanceSetting::Maglev(HashBy::ServerName));
+    assert_eq!((second.queue_max, second.slow_start), (50, seconds(30)));
     assert_eq!(second.proxy_protocol, ProxyProtocol::V1);
     let host = BackendAddress::Host { host: "app.example".into(), port: 8080 };
-    assert_eq!(second.backends[1].value, host);
+    let first = &second.backends[0].value;
+    assert_eq!((first.weight, first.backup, first.connections_max), (10, true, Some(500)));
+    let of_pool = BackendSettings { connections_max: Some(200), ..BackendSettings::new(host) };
+    assert_eq!(second.backends[1].value, of_pool);
 }
 
 #[test]
@@ -343,7 +359,10 @@ fn each_default_is_what_the_example_says() {
     assert_eq!(as_is.session.overlap, written_out.session.overlap);
     assert_eq!(as_is.log, written_out.log);
     assert_eq!(as_is.listeners[0].unknown_sni, written_out.listeners[0].unknown_sni);
-    assert_eq!(as_is.pools[0].balance, written_out.pools[0].balance);
+    let (pool, written_out) = (&as_is.pools[0], &written_out.pools[0]);
+    assert_eq!(pool.balance, written_out.balance);
+    assert_eq!(pool.queue_max, written_out.queue_max);
+    assert_eq!(pool.slow_start, written_out.slow_start);
 }
 
 #[test]
@@ -363,15 +382,6 @@ fn the_example_shows_every_key() {
     let route = listener.get("route").and_then(|routes| routes.get_ref().get(0)).unwrap();
     for key in route::KEYS {
         assert!(route.get_ref().get(*key).is_some(), "listener.route.{key} is not shown");
-    }
-    let clients = listener.get("client_auth").unwrap();
-    for key in client_auth::KEYS {
-        assert!(clients.get_ref().get(*key).is_some(), "listener.client_auth.{key} is not shown");
-    }
-    let named = listener.get("client_auth_for").and_then(|named| named.get_ref().get(0)).unwrap();
-    for key in client_auth::NAMED_KEYS {
-        let shown = named.get_ref().get(*key).is_some();
-        assert!(shown, "listener.client_auth_for.{key} is not shown");
     }
 }
 
@@ -418,51 +428,6 @@ fn a_route_that_means_nobody_or_leads_nowhere_is_refused() {
     ] {
         let told = told_exactly(&routes(text));
         assert!(told.contains(wanted), "{text}: {told}");
-    }
-}
-
-// ── Client certificates ─────────────────────────────────────────────────────────────
-
-fn clients(text: &str) -> String {
-    format!("{MINIMAL}\n{text}\n")
-}
-
-#[test]
-fn names_take_what_they_do_not_say_about_clients_from_the_listener() {
-    let text = "[listener.client_auth]\nmode = \"optional\"\nca = \"ca.pem\"\n\
-                crl_scope = \"client\"\nallow = [\"cn:app\"]\n\
-                [[listener.client_auth_for]]\nsni = \"*.b.example\"\nmode = \"required\"\n\
-                [[listener.client_auth_for]]\nsni = [\"a.example\"]\nca = \"/other.pem\"";
-    let settings = settings(&clients(text));
-    let listener = &settings.listeners[0];
-    let common = &listener.client_auth;
-    assert_eq!(common.mode, ClientAuthMode::Optional);
-    assert_eq!(common.authorities[0].value, Path::new("/etc/forebay/ca.pem"));
-    assert!(common.revocation.end_entity_only && !common.revocation.unknown_is_good);
-    let [required, other] = &listener.client_auth_for[..] else { panic!("two") };
-    let expected = ClientAuthSettings { mode: ClientAuthMode::Required, ..common.clone() };
-    assert_eq!(required.settings, expected);
-    assert_eq!(other.settings.authorities[0].value, Path::new("/other.pem"));
-    assert_eq!(other.settings.rules, common.rules);
-}
-
-#[test]
-fn clients_that_nobody_vouches_for_or_no_rule_can_mean_are_refused_as_settings() {
-    for (text, wanted) in [
-        ("[listener.client_auth]\nmode = \"required\"", "write ca ="),
-        ("[listener.client_auth]\nmode = \"requird\"\nca = \"x\"", "did you mean \"required\"?"),
-        ("[listener.client_auth]\nca = []", "write 1 to 64"),
-        ("[listener.client_auth]\nca = \"x\"\nallow = []", "would let nobody in"),
-        ("[listener.client_auth]\nca = \"x\"\nallow = [\"app\"]", "begin it with dns:"),
-        ("[listener.client_auth]\nca = \"x\"\nallow = [\"cn:a\", \"cn:a\"]", "listed twice"),
-        ("[listener.client_auth]\nca = \"x\"\ncrl_scope = \"all\"", "expected \"chain\""),
-        ("[[listener.client_auth_for]]\nmode = \"none\"", "write sni ="),
-        ("[[listener.client_auth_for]]\nsni = \"192.0.2.1\"", "is not a server name"),
-        ("[[listener.client_auth_for]]\nsni = [\"a.example\", \"A.example\"]", "listed twice"),
-        ("[[listener.client_auth_for]]\nsni = \"a.example\"\nmode = \"required\"", "write ca ="),
-    ] {
-        let told = told_exactly(&clients(text));
-        assert!(told.contains(wanted) && told.contains("client_auth"), "{text}: {told}");
     }
 }
 
@@ -683,8 +648,8 @@ fn a_word_that_is_no_choice_is_told_the_choices() {
     );
     assert_eq!(
         pool("backends = [\"10.0.0.1:80\"]\nbalance = \"leastconn\""),
-        "8:11: error: pool[0].balance: expected \"round_robin\" or \"least_connections\", \
-         found \"leastconn\"; did you mean \"least_connections\"?"
+        "8:11: error: pool[0].balance: expected \"round_robin\", \"least_connections\", \
+         \"random_two\" or \"maglev\", found \"leastconn\"; did you mean \"least_connections\"?"
     );
     assert_eq!(
         told("tls.minimum_version = 1.2"),
@@ -738,6 +703,46 @@ fn a_listen_address_is_told_its_mistake() {
         "5:11: error: listener[0].address: \":0\" has port 0; \
          every engine listens on the same port: write it, such as \":443\""
     );
+}
+
+#[test]
+fn a_backend_in_a_table_is_told_its_mistake() {
+    let told = |backend: &str| pool(&format!("backends = [{backend}]"));
+    assert_eq!(
+        told("{ addres = \"10.0.0.1:80\" }"),
+        "7:13: error: pool[0].backends[0].address: missing key; \
+         write { address = \"10.0.0.1:8080\" }\n\
+         7:15: error: pool[0].backends[0].addres: unknown key; did you mean `address`?"
+    );
+    assert_eq!(
+        told("{ address = \"10.0.0.1\", weight = 257 }"),
+        "7:25: error: pool[0].backends[0].address: \"10.0.0.1\" has no port; \
+         write \"10.0.0.1:8080\""
+    );
+    assert_eq!(
+        told("{ address = \"10.0.0.1:80\", weight = 257, connections_max = 0 }"),
+        "7:49: error: pool[0].backends[0].weight: 257 is out of range; \
+         write a whole number from 0 to 256\n\
+         7:72: error: pool[0].backends[0].connections_max: 0 is out of range; \
+         write a whole number from 1 to 1000000"
+    );
+    assert_eq!(
+        told("{ address = \"10.0.0.1:80\", weight = 0 }"),
+        "7:12: error: pool[0].backends: no backend has a weight above 0: nobody would be served; \
+         give one of them a weight"
+    );
+    assert_eq!(
+        told("{ address = \"10.0.0.1:80\" }, \"10.0.0.1:80\""),
+        "7:42: error: pool[0].backends[1]: \"10.0.0.1:80\" is listed twice; \
+         take one of the two out"
+    );
+}
+
+#[test]
+fn a_key_of_a_pool_that_has_no_effect_is_told() {
+    let told = |key: &str| told(&MINIMAL.replace("[[pool]]", &format!("[[pool]]\n{key}")));
+    assert!(told("hash = \"sni\"").contains("pool[0].hash: has no effect without balance"));
+    assert!(told("queue_max = 5").contains("pool[0].queue_max: has no effect: no backend"));
 }
 
 #[test]

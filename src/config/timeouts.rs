@@ -17,6 +17,9 @@ pub struct TimeoutSettings {
     /// `connect`, default `"3s"`: for each attempt to connect to a backend; then the next
     /// one is tried.
     pub connect: Duration,
+    /// `queue`, default `"5s"`: for a place at a backend, when every one of the pool has
+    /// as many connections as it may have; then the client is closed.
+    pub queue: Duration,
     /// `idle`, default `"5m"`: without a byte in either direction. Long-lived quiet
     /// connections (WebSocket, gRPC streams) need their pings to be more frequent.
     pub idle: Duration,
@@ -43,6 +46,7 @@ impl Default for TimeoutSettings {
             client_hello: Duration::from_secs(5),
             handshake: Duration::from_secs(10),
             connect: Duration::from_secs(3),
+            queue: Duration::from_secs(5),
             idle: Duration::from_secs(5 * 60),
             half_closed: Duration::from_secs(10),
             drain: Duration::from_secs(30),
@@ -56,6 +60,7 @@ pub(super) const KEYS: &[&str] = &[
     "client_hello",
     "handshake",
     "connect",
+    "queue",
     "idle",
     "half_closed",
     "drain",
@@ -75,6 +80,7 @@ pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>) -> TimeoutSettin
         client_hello: timeout("client_hello", default.client_hello),
         handshake: timeout("handshake", default.handshake),
         connect: timeout("connect", default.connect),
+        queue: timeout("queue", default.queue),
         idle: timeout("idle", default.idle),
         half_closed: timeout("half_closed", default.half_closed),
         drain: timeout("drain", default.drain),

@@ -66,12 +66,13 @@ impl ShedLog {
         let mut sums: Vec<_> = self.sums.drain().collect();
         // Equal counts in an order of their own, so that the log does not depend on chance.
         sums.sort_by_cached_key(|((whose, cause), sum)| {
-            (Reverse(sum.count), *cause, source(whose), server_name(whose).map(str::to_owned))
+            (Reverse(sum.count), *cause, source(whose), name(whose).map(str::to_owned))
         });
         for ((whose, cause), Sum { count, limit }) in sums.iter().take(LINES) {
             warn!(
                 source = source(whose).map(tracing::field::display),
                 server_name = server_name(whose),
+                pool = pool(whose),
                 cause = cause.label(),
                 count,
                 limit,
@@ -90,7 +91,7 @@ impl ShedLog {
 fn source(whose: &Whose) -> Option<IpNet> {
     match whose {
         Whose::Source(source) => Some(*source),
-        Whose::Anybody | Whose::ServerName(_) => None,
+        Whose::Anybody | Whose::ServerName(_) | Whose::Pool(_) => None,
     }
 }
 
@@ -98,8 +99,19 @@ fn source(whose: &Whose) -> Option<IpNet> {
 fn server_name(whose: &Whose) -> Option<&str> {
     match whose {
         Whose::ServerName(name) => Some(name.as_ref().map_or("", ServerName::as_str)),
-        Whose::Anybody | Whose::Source(_) => None,
+        Whose::Anybody | Whose::Source(_) | Whose::Pool(_) => None,
     }
+}
+
+fn pool(whose: &Whose) -> Option<&str> {
+    match whose {
+        Whose::Pool(name) => Some(name.as_str()),
+        Whose::Anybody | Whose::Source(_) | Whose::ServerName(_) => None,
+    }
+}
+
+fn name(whose: &Whose) -> Option<&str> {
+    server_name(whose).or(pool(whose))
 }
 
 #[cfg(test)]
@@ -158,6 +170,16 @@ mod tests {
         assert!(text.contains("server_name=\"flooded.example\""), "{text}");
         assert!(!text.contains("source="), "{text}");
         assert!(text.contains("key=\"handshake.queue_time\""), "{text}");
+    }
+
+    #[test]
+    fn a_pool_whose_servers_are_full_is_named() {
+        let mut log = ShedLog::default();
+        let (cause, limit) = (ShedCause::ServerQueueTimeout, None);
+        log.add(Shed { whose: Whose::pool("web"), cause, count: 3, limit });
+        let text = captured(|| log.tell(at_seconds(0)));
+        assert!(text.contains("pool=\"web\""), "{text}");
+        assert!(text.contains("key=\"timeouts.queue\""), "{text}");
     }
 
     #[test]

@@ -23,13 +23,12 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use super::admin::{self, AdminError, AdminListener, AdminServer, Pages as AdminPages};
 use super::capacity::Capacity;
-use super::client_rechecks::ClientRechecks;
 use super::cpus::{self, CpuNotAllowed, Placement};
 use super::event_log::EventLog;
 use super::lifecycle::Lifecycle;
 use super::limits::{self, ConnectionLimit, MemoryNotLocked, TooFewDescriptors};
 use super::listeners::{self, ListenError, Listening};
-use super::metrics::{Certificates, Page, Sizes, Sources};
+use super::metrics::{Certificates, Page, Pools, Sizes, Sources};
 use super::prepare::{self, Bound, CertificateSource, Preparer};
 use super::reload::{self, Reloader};
 use super::reload_requests::ReloadRequests;
@@ -235,7 +234,9 @@ pub fn start(start: Start) -> Result<Running, StartError> {
 
     let lifecycle = Arc::new(Lifecycle::default());
     let certificates = Arc::new(Certificates::default());
-    certificates.replace(prepared.certificates, prepared.revocation_lists);
+    certificates.replace(prepared.certificates);
+    let pools = Arc::new(Pools::default());
+    pools.replace(prepared.pools);
     let sources = Sources {
         sizes: plan.sizes(),
         engines: engine_metrics,
@@ -243,6 +244,7 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         control: Arc::default(),
         log_lines_dropped,
         certificates: Arc::clone(&certificates),
+        pools: Arc::clone(&pools),
     };
     let cells = Arc::clone(&sources.control);
     let served = Arc::new(Served::default());
@@ -263,20 +265,18 @@ pub fn start(start: Start) -> Result<Running, StartError> {
     for (Bound { name, .. }, address) in bound.iter().zip(&listeners.addresses) {
         tracing::info!(listener = name, %address, "listening");
     }
-    let mut rechecks =
-        ClientRechecks::new(preparer.admitted_clients(), Arc::clone(&prepared.snapshot));
     let failures_per_second = settings.log.failures_per_second;
     let supervisor = Supervisor {
         engines,
         lifecycle,
         cells,
         certificates,
+        pools,
         served,
         reload_requests,
         event_log: EventLog::new(event_sources, failures_per_second, Moment::now()),
         drain_times: prepared.drain_times,
         session_keys,
-        recheck_clients: Box::new(move |reloaded| rechecks.look_after(reloaded)),
         reload: reload::reloader(file, settings, preparer, bound, Rc::clone(&watch)),
     };
     if let Some(admin) = &admin {
@@ -575,13 +575,11 @@ impl EngineControl for ToEngine {
         let command = match order {
             Order::Reload(snapshot) => Command::Reload(snapshot),
             Order::Drain { deadline } => Command::Drain { deadline },
-            Order::EndRefused => Command::EndRefused,
             Order::Stop => Command::Stop,
         };
         self.commands.send(command).map_err(|command| match command {
             Command::Reload(snapshot) => Order::Reload(snapshot),
             Command::Drain { deadline } => Order::Drain { deadline },
-            Command::EndRefused => Order::EndRefused,
             Command::Stop => Order::Stop,
         })?;
         self.doorbell.ring();

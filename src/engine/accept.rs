@@ -194,7 +194,6 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         name: Option<ServerName>,
         cause: ShedCause,
     ) {
-        self.metrics.shed[cause as usize].increment();
         if matches!(cause, ShedCause::SourceShare | ShedCause::NameShare) {
             self.crowding.refused(self.now);
         }
@@ -208,6 +207,12 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             ShedCause::NameShare => Whose::ServerName(name),
             _ => Whose::Anybody,
         };
+        self.count_shed_of(whose, cause);
+    }
+
+    /// Counts a connection that is shed, of whom it is known.
+    pub(super) fn count_shed_of(&mut self, whose: Whose, cause: ShedCause) {
+        self.metrics.shed[cause as usize].increment();
         self.shedding.count(whose, cause, self.now);
     }
 

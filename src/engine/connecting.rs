@@ -7,40 +7,60 @@ use super::{Engine, KIND_UPSTREAM};
 use crate::driver::{Driver, Errno};
 use crate::handshake::HandshakeService;
 use crate::tls::record::AlertDescription;
+use crate::upstream::Choice;
 
 impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Starts connecting the next server of the pool.
     pub(super) fn connect(&mut self, slot: u32) {
-        let token = self.token(slot, KIND_UPSTREAM);
+        let choice = self.choose_server(slot);
+        self.go_to(slot, choice);
+    }
+
+    /// Which server is next for the connection.
+    pub(super) fn choose_server(&self, slot: u32) -> Choice {
+        let connection = &self.table[slot];
+        let Some(epoch) = connection.epoch.as_ref() else { return Choice::Nobody };
+        let balancer = &mut epoch.balancers.borrow_mut()[connection.pool];
+        balancer.pick(&connection.tried, &connection.as_client(), self.now)
+    }
+
+    /// Starts connecting the server that was chosen, or the next one that can be.
+    pub(super) fn go_to(&mut self, slot: u32, mut choice: Choice) {
         loop {
-            let connection = &mut self.table[slot];
-            let Some(epoch) = connection.epoch.as_ref() else { return };
-            let pool_index = connection.pool;
-            let pool = &epoch.snapshot.pools[pool_index];
-            let picked = epoch.balancers.borrow_mut()[pool_index].pick(&connection.tried);
-            let Some(picked) = picked else {
-                self.no_backend(slot);
-                return;
-            };
-            connection.tried.insert(picked);
-            match self.driver.connect(&pool.backends[picked].endpoint, token) {
-                Ok(socket) => {
-                    epoch.balancers.borrow_mut()[pool_index].opened(picked);
-                    connection.upstream = Some(socket);
-                    connection.backend = Some(picked);
-                    connection.connect_timed_out = false;
-                    connection.in_flight += 1;
-                    self.metrics.upstream_connections.increment();
-                    self.timers.arm(&mut self.table, slot, TimerClass::Connect, self.now);
-                    return;
-                }
-                Err(error) => {
-                    self.metrics.upstream_failed.increment();
-                    epoch.balancers.borrow()[pool_index].counts(picked).failed.increment();
-                    connection.connect_error = Some(error);
-                }
+            match choice {
+                Choice::Server(server) if self.start_connecting(slot, server) => return,
+                Choice::Server(_) => choice = self.choose_server(slot),
+                Choice::AllFull => return self.wait_for_place(slot),
+                Choice::Nobody => return self.no_backend(slot),
             }
         }
+    }
+
+    fn start_connecting(&mut self, slot: u32, server: usize) -> bool {
+        let token = self.token(slot, KIND_UPSTREAM);
+        let connection = &mut self.table[slot];
+        let Some(epoch) = connection.epoch.as_ref() else { return false };
+        let endpoint = &epoch.snapshot.pools[connection.pool].backends[server].endpoint;
+        let pool = connection.pool;
+        connection.tried.insert(server);
+        match self.driver.connect(endpoint, token) {
+            Ok(socket) => {
+                epoch.balancers.borrow_mut()[pool].opened(server);
+                connection.upstream = Some(socket);
+                connection.backend = Some(server);
+                connection.connect_timed_out = false;
+                connection.in_flight += 1;
+                self.metrics.upstream_connections.increment();
+            }
+            Err(error) => {
+                epoch.balancers.borrow()[pool].counts(server).failed.increment();
+                self.metrics.upstream_failed.increment();
+                connection.connect_error = Some(error);
+                return false;
+            }
+        }
+        self.timers.arm(&mut self.table, slot, TimerClass::Connect, self.now);
+        true
     }
 
     pub(super) fn connect_timed_out(&mut self, slot: u32) {

@@ -15,6 +15,7 @@ use crate::clock::Moment;
 use crate::driver::{Buffer, Errno, Readiness, Socket};
 use crate::handshake::{Established, Task};
 use crate::tls::record::RecordSizer;
+use crate::upstream::maglev::Client;
 use crate::upstream::pool::Tried;
 use crate::upstream::status::ServerCounts;
 
@@ -30,6 +31,8 @@ pub(super) enum TimerClass {
     Deferred,
     /// The handshake is in progress.
     Handshake,
+    /// Every server of the pool is full, and it waits for a place.
+    ServerQueue,
     /// The upstream connection is being made.
     Connect,
     /// The PROXY header, or the client's session ticket, waits for the first data to leave
@@ -56,7 +59,8 @@ pub(super) enum Phase {
     Parked,
     /// A credit is held: by the connection (`task`) or by a worker (`at_worker`).
     Handshaking,
-    /// The session is established, the upstream connection is being made.
+    /// The session is established, the upstream connection is being made, or is to be once a
+    /// server has a place (`TimerClass::ServerQueue`).
     Connecting,
     /// Both connections stand.
     Relaying,
@@ -220,11 +224,13 @@ pub(super) enum Through {
     Timer,
     /// Waiting for a pool buffer.
     BufferWait,
+    /// Waiting for a place at a server of the pool.
+    ServerQueue,
 }
 
 impl Through {
     /// How many link pairs a connection has.
-    pub(super) const COUNT: usize = 2;
+    pub(super) const COUNT: usize = 3;
 }
 
 /// How a socket is closed.
@@ -347,6 +353,15 @@ impl Connection {
     /// Whether the handshake is behind it, or none of ours is to come.
     pub(super) fn is_established(&self) -> bool {
         self.session.is_some() || self.passed_through
+    }
+
+    /// Whom the choice of a server goes by.
+    pub(super) fn as_client(&self) -> Client<'_> {
+        let of_session = || self.session.as_ref()?.facts.server_name.as_deref();
+        Client {
+            source: self.peer.ip(),
+            server_name: self.passed_name.as_deref().or_else(of_session),
+        }
     }
 
     /// Counts something of the server that it is connected to.

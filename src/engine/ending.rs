@@ -80,6 +80,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         if connection.links[Through::BufferWait as usize].is_linked() {
             self.buffer_waiters.remove(&mut self.table, slot);
         }
+        self.leave_server_queue(slot);
         self.release_inbound(slot);
         let outbound = &mut self.table[slot].outbound;
         for buffer in [outbound.buffer.take(), outbound.ticket.take()] {
@@ -180,6 +181,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         self.metrics.upstream_connections.decrement();
         if let (Some(backend), Some(epoch)) = (connection.backend.take(), &connection.epoch) {
             epoch.balancers.borrow_mut()[connection.pool].closed(backend);
+            self.serve_server_queue(slot);
         }
     }
 

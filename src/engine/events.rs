@@ -10,6 +10,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arrayvec::ArrayString;
 use crossbeam::queue::ArrayQueue;
 use ipnet::IpNet;
 
@@ -75,6 +76,21 @@ pub enum Whose {
     Source(IpNet),
     /// Those that asked for a name, or for none.
     ServerName(Option<ServerName>),
+    /// Those for a pool, whose servers had all that they may have.
+    Pool(PoolName),
+}
+
+/// A pool's name, as plain data.
+type PoolName = ArrayString<POOL_NAME_BYTES_MAX>;
+
+/// The longest name of a pool that is told whole: 64 characters in UTF-8.
+const POOL_NAME_BYTES_MAX: usize = 256;
+
+impl Whose {
+    /// Those for the pool of this name.
+    pub fn pool(name: &str) -> Self {
+        Self::Pool(PoolName::from(name).unwrap_or_default())
+    }
 }
 
 /// Connections that were shed since the engine last said so.

@@ -18,7 +18,7 @@ pub enum EndReason {
     ClientProtocol,
     /// The handshake failed (counted by reason elsewhere).
     HandshakeFailed,
-    /// The handshake was shed before any cryptography.
+    /// It was shed, by [`ShedCause`]: nearly always before any cryptography.
     Shed,
     /// No backend of the pool could be connected.
     NoBackend,
@@ -32,13 +32,11 @@ pub enum EndReason {
     KeyLimit,
     /// The connection held a buffer longest when the pool ran dry.
     BufferReclaimed,
-    /// The client's certificate would not let it in any more.
-    ClientRefused,
 }
 
 impl EndReason {
     /// Every reason, in `repr` order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::Finished,
         Self::ClientReset,
         Self::UpstreamReset,
@@ -51,7 +49,6 @@ impl EndReason {
         Self::Stopped,
         Self::KeyLimit,
         Self::BufferReclaimed,
-        Self::ClientRefused,
     ];
 
     /// The value of the `reason` label.
@@ -69,7 +66,6 @@ impl EndReason {
             Self::Stopped => "stopped",
             Self::KeyLimit => "key_limit",
             Self::BufferReclaimed => "buffer_reclaimed",
-            Self::ClientRefused => "client_refused",
         }
     }
 }
@@ -100,11 +96,15 @@ pub enum ShedCause {
     Expired,
     /// The workers were stopping.
     Stopping,
+    /// Every server of its pool was full, and so was the queue for them.
+    ServerQueueFull,
+    /// It waited in vain for a place at a server.
+    ServerQueueTimeout,
 }
 
 impl ShedCause {
     /// Every cause, in `repr` order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::SourceConnections,
         Self::SourceIncompleteHandshakes,
         Self::SourceHandshakesPerSecond,
@@ -116,6 +116,8 @@ impl ShedCause {
         Self::QueueFull,
         Self::Expired,
         Self::Stopping,
+        Self::ServerQueueFull,
+        Self::ServerQueueTimeout,
     ];
 
     /// The value of the `cause` label.
@@ -132,6 +134,8 @@ impl ShedCause {
             Self::QueueFull => "queue_full",
             Self::Expired => "expired",
             Self::Stopping => "stopping",
+            Self::ServerQueueFull => "server_queue_full",
+            Self::ServerQueueTimeout => "server_queue_timeout",
         }
     }
 
@@ -148,6 +152,8 @@ impl ShedCause {
             Self::QueueFull => Some("handshake.queue"),
             Self::Expired => Some("timeouts.handshake"),
             Self::Stopping => None,
+            Self::ServerQueueFull => Some("pool.queue_max"),
+            Self::ServerQueueTimeout => Some("timeouts.queue"),
         }
     }
 }
@@ -189,8 +195,6 @@ pub struct EngineMetrics {
     pub sources: Gauge,
     /// Handshakes completed, by suite, group and resumption; see [`Self::handshake`].
     pub handshakes: [[[Counter; 2]; GROUPS.len()]; CIPHER_SUITES.len()],
-    /// Those of them whose client has a certificate, full ones and resumed ones.
-    pub client_certificates: [Counter; 2],
     /// Handshakes failed, by [`FailureReason`].
     pub failures: [Counter; FailureReason::ALL.len()],
     /// Tasks that found the queue of their class full.
@@ -213,6 +217,10 @@ pub struct EngineMetrics {
     pub upstream_failed: Counter,
     /// Upstream connections open now.
     pub upstream_connections: Gauge,
+    /// Clients that waited for a place at a server.
+    pub server_queued: Counter,
+    /// Those that do now.
+    pub server_queue: Gauge,
     /// Pool buffers in use now.
     pub buffers_in_use: Gauge,
     /// Times a connection had to wait for a buffer: the pool was empty, or a burst of

@@ -12,10 +12,10 @@
 //!   client_socket.rs  the client's one receive and one send
 //!   handshaking.rs    ClientHello, steps on workers, the established session
 //!   connecting.rs     the upstream connection, next server on failure
+//!   server_queue.rs   clients that wait for a place at a server
 //!   inbound.rs        client to server: open records, send on, carry the end
 //!   outbound.rs       server to client: seal, send, control records, carry the end
 //!   passing.rs        streams that are passed through as they are
-//!   refused.rs        sessions of clients that may not stay
 //!   relay.rs          what both directions share
 //!   ending.rs         every way a connection ends, and what it gives back
 //! ```
@@ -44,8 +44,8 @@ mod outbound;
 mod pace;
 mod passing;
 mod proxied;
-mod refused;
 mod relay;
+mod server_queue;
 mod shedding;
 mod sources;
 mod table;
@@ -107,11 +107,12 @@ const RECLAIM_AFTER: Duration = Duration::from_secs(1);
 
 /// Who may lose a buffer then, those first who have had least done for them: a slow
 /// ClientHello must not stop established connections.
-const RECLAIMED_FROM: [TimerClass; 6] = [
+const RECLAIMED_FROM: [TimerClass; 7] = [
     TimerClass::ClientHello,
     TimerClass::Deferred,
     TimerClass::Parked,
     TimerClass::Handshake,
+    TimerClass::ServerQueue,
     TimerClass::HalfClosed,
     TimerClass::Idle,
 ];
@@ -131,8 +132,6 @@ pub enum Command {
         /// When the rest is ended.
         deadline: Moment,
     },
-    /// End the sessions of clients that are refused now.
-    EndRefused,
     /// End every connection now.
     Stop,
 }
@@ -238,8 +237,6 @@ pub struct Engine<D: Driver, H: HandshakeService> {
     server_names: Box<[ArrayString<SERVER_NAME_BYTES_MAX>]>,
     buffers_total: usize,
     scratch: Box<[u8; CLIENT_HELLO_BYTES_MAX]>,
-    /// From which slot on refused clients are looked for.
-    refused_from: Option<u32>,
     /// A receive found the pool empty since the last turn.
     pool_dry: bool,
     now: Moment,
@@ -291,7 +288,6 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             server_names: vec![ArrayString::new(); limits.credits].into_boxed_slice(),
             buffers_total,
             scratch: Box::new([0; CLIENT_HELLO_BYTES_MAX]),
-            refused_from: None,
             pool_dry: false,
             now,
             worked: now,
@@ -337,7 +333,6 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.worked = self.now;
             self.handshake_result(task);
         }
-        self.end_refused();
         self.serve_buffer_waiters();
         for _ in 0..EXPIRIES_PER_TURN {
             let Some((slot, class)) = self.timers.expired(&mut self.table, self.now) else { break };
@@ -387,7 +382,6 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 self.set_client_limits();
             }
             Command::Drain { deadline } => self.drain(deadline),
-            Command::EndRefused => self.look_for_refused(),
             Command::Stop => self.stop(),
         }
     }
@@ -399,6 +393,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             (TimerClass::Parked, timeouts.handshake),
             (TimerClass::Deferred, timeouts.handshake),
             (TimerClass::Handshake, timeouts.handshake),
+            (TimerClass::ServerQueue, timeouts.queue),
             (TimerClass::Connect, timeouts.connect),
             (TimerClass::FirstData, timeouts.first_data_wait),
             (TimerClass::Idle, timeouts.idle),
@@ -480,6 +475,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             TimerClass::Parked => self.parked_too_long(slot),
             TimerClass::Deferred => self.deferred_too_long(slot),
             TimerClass::Handshake => self.handshake_timed_out(slot),
+            TimerClass::ServerQueue => self.waited_too_long_for_server(slot),
             TimerClass::Connect => self.connect_timed_out(slot),
             TimerClass::FirstData => self.first_data_overdue(slot),
             TimerClass::Idle => self.end_overdue(slot, EndReason::IdleTimeout),
@@ -499,10 +495,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }
         self.driver.prepare_sleep();
         self.handshakes.turn_done();
-        if self.handshakes.has_results()
-            || !self.commands.0.is_empty()
-            || self.refused_from.is_some()
-        {
+        if self.handshakes.has_results() || !self.commands.0.is_empty() {
             return Wait::Never;
         }
         // Who waits for a buffer may have to be given another's.

@@ -21,7 +21,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         self.metrics.passed_through.increment();
         self.metrics.established.increment();
         self.take_as_it_is(slot);
-        self.connect(slot);
+        self.begin_connecting(slot);
     }
 
     /// Sends on what was received from the client.

@@ -2,15 +2,19 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::connection::Through;
+use super::lists::List;
 use crate::routing::{Action, Client, Routes};
 use crate::tls::client_hello::ClientHello;
 use crate::tls::policy::Policy;
-use crate::upstream::pool::{Balancer, Pool};
+use crate::upstream::balancer::{Balancer, share_of};
+use crate::upstream::pool::Pool;
 
 /// Everything about the configuration that an engine asks for while it runs.
 /// Connections keep the snapshot they began with.
@@ -73,6 +77,8 @@ pub struct Timeouts {
     pub client_hello: Duration,
     /// From the complete ClientHello to the established session.
     pub handshake: Duration,
+    /// For a place at a server, when all are full.
+    pub queue: Duration,
     /// For one upstream connection attempt.
     pub connect: Duration,
     /// Without a byte in either direction.
@@ -131,29 +137,45 @@ pub(super) struct Epoch {
     engine: usize,
     pub snapshot: Arc<Snapshot>,
     pub balancers: RefCell<Vec<Balancer>>,
+    /// Who waits for a place at a server, by pool. Shared with the epochs before, whose
+    /// clients came first.
+    pub queues: Vec<Rc<RefCell<List>>>,
 }
 
 impl Epoch {
     /// Begins the first epoch of engine `engine`.
     pub(super) fn first(snapshot: Arc<Snapshot>, engine: usize) -> Self {
         let balancers = snapshot.pools.iter().map(|pool| Balancer::new(pool, engine)).collect();
-        Self { engine, snapshot, balancers: RefCell::new(balancers) }
+        let queues = snapshot.pools.iter().map(|_| empty_queue()).collect();
+        Self { engine, snapshot, balancers: RefCell::new(balancers), queues }
     }
 
     /// Begins the epoch after `self`.
     pub(super) fn next(&self, snapshot: Arc<Snapshot>) -> Self {
         let old = self.balancers.borrow();
-        let balancers = snapshot
+        let (balancers, queues) = snapshot
             .pools
             .iter()
             .map(|pool| {
                 let before = self.snapshot.pools.iter().position(|other| other.name == pool.name);
                 match before {
-                    Some(index) => old[index].carry_over(&self.snapshot.pools[index], pool),
-                    None => Balancer::new(pool, self.engine),
+                    Some(index) => (
+                        old[index].carry_over(&self.snapshot.pools[index], pool),
+                        Rc::clone(&self.queues[index]),
+                    ),
+                    None => (Balancer::new(pool, self.engine), empty_queue()),
                 }
             })
-            .collect();
-        Self { engine: self.engine, snapshot, balancers: RefCell::new(balancers) }
+            .unzip();
+        Self { engine: self.engine, snapshot, balancers: RefCell::new(balancers), queues }
     }
+
+    /// Clients of the pool that may wait on this engine.
+    pub(super) fn queue_max(&self, pool: usize, engines: usize) -> usize {
+        share_of(self.snapshot.pools[pool].queue_max, self.engine, engines) as usize
+    }
+}
+
+fn empty_queue() -> Rc<RefCell<List>> {
+    Rc::new(RefCell::new(List::new(Through::ServerQueue)))
 }

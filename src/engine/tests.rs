@@ -117,6 +117,7 @@ fn snapshot(backend: Endpoint, proxy_protocol: ProxyProtocol) -> Snapshot {
         timeouts: Timeouts {
             client_hello: Duration::from_secs(5),
             handshake: Duration::from_secs(10),
+            queue: Duration::from_secs(3),
             connect: Duration::from_secs(3),
             idle: Duration::from_secs(60),
             half_closed: Duration::from_secs(10),

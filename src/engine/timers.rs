@@ -11,7 +11,7 @@ use super::lists::List;
 use super::table::Table;
 use crate::clock::Moment;
 
-const CLASSES: usize = 9;
+const CLASSES: usize = 10;
 
 /// How often a renewed timer really moves in its list: once in this fraction of its
 /// duration. Renewing on every record would touch two neighbours each time.

@@ -3,8 +3,12 @@
 //! Sans-I/O: no sockets, no clock is read. May know: endpoints, moments, counters. Must not
 //! know: the engine, the driver, files.
 
+pub mod balancer;
+pub mod maglev;
 pub mod pool;
 pub mod status;
 
-pub use pool::{Backend, Balance, Balancer, Pool, Tried};
+pub use balancer::{Balancer, Choice};
+pub use maglev::{Client, HashBy, Maglev};
+pub use pool::{Backend, Balance, Pool, Tried};
 pub use status::ServerStatus;

@@ -91,7 +91,7 @@ impl Standing {
         since << 24 | u64::from(weight) << 8 | self.availability as u64
     }
 
-    fn from_word(word: u64) -> Self {
+    pub(super) fn from_word(word: u64) -> Self {
         let since = (word >> 24).checked_sub(1);
         Self {
             availability: Availability::ALL[usize::from(word as u8)],

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `run` | builds a world, drives an engine in it |
 //! | `setting` | draws from the seed what the run is like |
+//! | `servers` | the servers of the pool, which die and come back |
 //! | `verdict` | what must hold after it |
 //! | `conversation` | what the ends of a connection are to say, and what they saw |
 //! | `client`, `backend` | the programs on the far ends |
@@ -18,6 +19,7 @@ mod client;
 mod conversation;
 mod delayed_service;
 mod run;
+mod servers;
 mod setting;
 mod tls;
 #[allow(dead_code, unreachable_pub)]

@@ -17,7 +17,8 @@ use crate::backend::Backend;
 use crate::client::{Client, Proxied, Stranger};
 use crate::conversation::{Offer, Plan, Registry, Shared};
 use crate::delayed_service::DelayedService;
-use crate::setting::Setting;
+use crate::servers::{Condition, Conditions};
+use crate::setting::{Setting, Step};
 use crate::tls::{ClientConfigs, client_configs};
 use crate::verdict;
 
@@ -53,8 +54,9 @@ pub(crate) fn run(seed: u64, print: bool) -> Summary {
     let listeners: Vec<_> = (0..setting.listeners)
         .map(|number| world.listen(SocketAddr::from((Ipv4Addr::new(203, 0, 113, 1), 443 + number))))
         .collect();
-    for place in 0..setting.servers.len() {
-        serve(world, place, setting.refusals, &registry);
+    let conditions = setting.servers.conditions();
+    for place in 0..setting.servers.backends.len() {
+        serve(world, place, setting.refusals, &conditions, &registry);
     }
     let configs = client_configs(setting.library);
     let conversations: Vec<_> = (0..setting.clients)
@@ -92,11 +94,19 @@ pub(crate) fn run(seed: u64, print: bool) -> Summary {
     let mut turns = 0;
     loop {
         while script.first().is_some_and(|(moment, _)| *moment <= clock.now()) {
-            commands.send(script.remove(0).1).expect("few commands, taken every turn");
+            match script.remove(0).1 {
+                Step::Tell(command) => {
+                    commands.send(command).expect("few commands, taken every turn");
+                }
+                Step::Befall(place, incident) => {
+                    setting.servers.suffer(place, incident, &conditions, clock.now());
+                }
+            }
         }
         if engine.turn().expect("the simulated kernel serves the engine") == Progress::Finished {
             break;
         }
+        setting.servers.assert_within_limits();
         turns += 1;
         assert!(turns < TURNS_MAX, "the engine goes in circles: {:?}", engine.outstanding());
     }
@@ -104,6 +114,7 @@ pub(crate) fn run(seed: u64, print: bool) -> Summary {
     assert_eq!(engine.outstanding(), Outstanding::default(), "given out and not got back");
     assert_eq!(held.get(), 0, "tasks left with the workers");
     engine.driver().assert_at_rest();
+    setting.servers.assert_at_rest();
     engine.driver_mut().settle(SETTLE);
     let world = engine.driver().world();
     if print {
@@ -130,13 +141,24 @@ pub(crate) fn endpoint(place: usize) -> Endpoint {
     match place {
         0 => Endpoint::Inet(SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 8080))),
         1 => Endpoint::Unix("/run/balancer/0.sock".into()),
-        _ => Endpoint::Inet(SocketAddr::from((Ipv6Addr::LOCALHOST, 8080))),
+        _ => Endpoint::Inet(SocketAddr::from((Ipv6Addr::LOCALHOST, 8080 + place as u16))),
     }
 }
 
-fn serve(world: &mut World, place: usize, refusals: Chance, registry: &Registry) {
-    let registry = registry.clone();
+fn serve(
+    world: &mut World,
+    place: usize,
+    refusals: Chance,
+    conditions: &Conditions,
+    registry: &Registry,
+) {
+    let (registry, conditions) = (registry.clone(), Rc::clone(conditions));
     world.serve(endpoint(place), move |connection: ConnectionId, random: &mut Random| {
+        match conditions[place].get() {
+            Condition::Well => {}
+            Condition::Dead => return Answer::Refuse(Errno(libc::ECONNREFUSED)),
+            Condition::Silent => return Answer::Silence,
+        }
         if random.happens(refusals) {
             return match random.below(3) {
                 0 => Answer::Silence,

@@ -12,10 +12,11 @@ use forebay::proxy_protocol::ProxyProtocol;
 use forebay::routing::Routes;
 use forebay::switch::Spin;
 use forebay::tls::CryptoLibrary;
-use forebay::upstream::{Backend, Balance, Pool};
+use forebay::upstream::Pool;
 
 use crate::delayed_service::Behaviour;
-use crate::run::{BALANCERS, endpoint};
+use crate::run::BALANCERS;
+use crate::servers::{Incident, Servers};
 use crate::tls;
 
 /// What a run is about. With everything likely in every run, faults hide one another.
@@ -35,6 +36,8 @@ pub(crate) enum Focus {
     Lateness,
     /// Short timeouts, and peers that stall.
     Haste,
+    /// Servers die and come back; nothing else goes wrong.
+    Servers,
 }
 
 #[derive(Clone, Debug)]
@@ -47,7 +50,7 @@ pub(crate) struct Setting {
     pub(crate) service: Behaviour,
     pub(crate) library: CryptoLibrary,
     pub(crate) listeners: u16,
-    pub(crate) servers: Vec<Backend>,
+    pub(crate) servers: Servers,
     /// Backends refuse, or are silent, so often.
     pub(crate) refusals: Chance,
     pub(crate) clients: u64,
@@ -59,7 +62,6 @@ pub(crate) struct Setting {
     pub(crate) small_bytes: u32,
     pub(crate) strict_truncation: bool,
     pub(crate) proxy_protocol: ProxyProtocol,
-    pub(crate) balance: Balance,
     pub(crate) reloads: usize,
     /// From the start to the command to drain.
     pub(crate) drain_after: Duration,
@@ -84,6 +86,7 @@ impl Setting {
             Focus::Scarcity,
             Focus::Lateness,
             Focus::Haste,
+            Focus::Servers,
         ]);
         let is = |other| focus == other;
         let anything = is(Focus::Anything) || is(Focus::Haste);
@@ -132,9 +135,7 @@ impl Setting {
             },
             library: random.choice(&[CryptoLibrary::AwsLc, CryptoLibrary::Ring]),
             listeners: 1 + u16::from(random.below(3) == 0),
-            servers: (0..random.between(1, 3))
-                .map(|place| Backend::new(endpoint(place), 1))
-                .collect(),
+            servers: Servers::draw(is(Focus::Anything) || is(Focus::Servers), arrivals, random),
             refusals: sometimes(random, 400),
             clients: random.magnitude(if scarce { 6 } else { 1 }, 12) as u64,
             bytes_max: match focus {
@@ -145,6 +146,7 @@ impl Setting {
             timeouts: Timeouts {
                 client_hello: seconds(if hasty { 1 } else { 600 }),
                 handshake: seconds(if hasty { 1 } else { 600 }),
+                queue: seconds(if hasty { 1 } else { 60 }),
                 connect: seconds(if hasty { 1 } else { 5 }),
                 idle: seconds(if hasty { 2 } else { 300 }),
                 half_closed: seconds(if hasty { 1 } else { 120 }),
@@ -153,7 +155,6 @@ impl Setting {
             small_bytes: random.choice(&[0, 2_000, 16_384]),
             strict_truncation: random.below(2) == 0,
             proxy_protocol: random.choice(&[ProxyProtocol::V1, ProxyProtocol::V2]),
-            balance: random.choice(&[Balance::RoundRobin, Balance::LeastConnections]),
             reloads: random.below(3),
             drain_after: if !anything || random.below(3) > 0 {
                 arrivals + seconds(10)
@@ -194,17 +195,26 @@ impl Setting {
         ]
         .iter()
         .any(|chance| *chance != Chance::NEVER)
+            || !self.servers.incidents.is_empty()
+    }
+
+    /// A client that is given up for want of a server could not have had any.
+    pub(crate) fn may_have_no_server(&self) -> bool {
+        let one_is_steady = self.servers.one_is_steady && self.refusals == Chance::NEVER;
+        let faults = &self.faults;
+        let connects_fail = [
+            faults.connect_failed,
+            faults.connect_refused,
+            faults.connect_unanswered,
+            faults.clock_jump,
+        ];
+        !one_is_steady || connects_fail.iter().any(|chance| *chance != Chance::NEVER)
     }
 
     pub(crate) fn snapshot(&self, generation: u64, random: &mut Random) -> Arc<Snapshot> {
         // A reload may take backends away; connections to them live on.
-        let kept = random.between(1, self.servers.len());
-        let backends = self.servers[..kept].to_vec();
-        let pool = Pool {
-            balance: self.balance,
-            proxy_protocol: self.proxy_protocol,
-            ..Pool::new("pool", backends)
-        };
+        let kept = random.between(1, self.servers.backends.len());
+        let pool = Pool { proxy_protocol: self.proxy_protocol, ..self.servers.pool(kept) };
         let listeners = (0..self.listeners).map(|number| Listener {
             name: format!("listener-{number}").into(),
             policy: tls::policy(self.library),
@@ -226,20 +236,34 @@ impl Setting {
     }
 
     /// What the control thread does when.
-    pub(crate) fn script(&self, begin: Moment, random: &mut Random) -> Vec<(Moment, Command)> {
+    pub(crate) fn script(&self, begin: Moment, random: &mut Random) -> Vec<(Moment, Step)> {
         let mut script: Vec<_> = (0..self.reloads)
             .map(|reload| {
                 let after = random.duration(Duration::from_millis(1), Duration::from_secs(8));
-                (begin.after(after), Command::Reload(self.snapshot(2 + reload as u64, random)))
+                let snapshot = self.snapshot(2 + reload as u64, random);
+                (begin.after(after), Step::Tell(Command::Reload(snapshot)))
             })
             .collect();
         let drain = begin.after(self.drain_after);
         let deadline = drain.after(self.drain);
         let end = if self.stops { Command::Stop } else { Command::Drain { deadline } };
-        script.push((drain, end));
+        script.push((drain, Step::Tell(end)));
+        let incidents = self.servers.incidents.iter();
+        script.extend(incidents.map(|(after, place, incident)| {
+            (begin.after(*after), Step::Befall(*place, *incident))
+        }));
         script.sort_by_key(|(moment, _)| *moment);
         script
     }
+}
+
+/// What happens at a time of its own.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The engine is told this.
+    Tell(Command),
+    /// This befalls the server at this place.
+    Befall(usize, Incident),
 }
 
 /// Limits that some of the clients run into, in some runs.
@@ -262,7 +286,7 @@ fn faults(focus: Focus, random: &mut Random) -> Faults {
     let none = PeerFaults::default();
     match focus {
         Focus::Anything => {}
-        Focus::Calm => faults = Faults::NONE,
+        Focus::Calm | Focus::Servers => faults = Faults::NONE,
         Focus::Resets => {
             faults.clients = PeerFaults { reset: Chance(100), ..none };
             faults.backends = PeerFaults { reset: Chance(700), ..none };

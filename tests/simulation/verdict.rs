@@ -22,6 +22,11 @@ pub(crate) fn check(
     world: &World,
 ) -> usize {
     check_metrics(metrics);
+    assert!(
+        setting.may_have_no_server() || count(metrics, &[EndReason::NoBackend]) == 0,
+        "clients were given up for want of a server while one was well:{}",
+        ended(metrics)
+    );
     // Backends that a fault cut off before they had read whose connection it was.
     let cut_off = |id: &&ConnectionId| world.faults_of(**id).iter().any(Fault::is_cut);
     let anonymous = registry.anonymous().iter().filter(cut_off).count();
@@ -171,6 +176,7 @@ fn check_metrics(metrics: &EngineMetrics) {
         ("established", &metrics.established),
         ("handshakes_in_progress", &metrics.handshakes_in_progress),
         ("upstream_connections", &metrics.upstream_connections),
+        ("server_queue", &metrics.server_queue),
         ("buffers_in_use", &metrics.buffers_in_use),
     ] {
         assert_eq!(gauge.value(), 0, "the gauge {name} at rest");

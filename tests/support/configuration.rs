@@ -12,6 +12,17 @@ pub fn configuration(
     pool: &str,
     rest: &str,
 ) -> String {
+    configuration_with(address, certificates, &format!("{backends:?}"), pool, rest)
+}
+
+/// The same with backends as they are written in TOML, some of them in tables.
+pub fn configuration_with(
+    address: SocketAddr,
+    certificates: &[&Path],
+    backends: &str,
+    pool: &str,
+    rest: &str,
+) -> String {
     format!(
         "[[listener]]\n\
          name = \"main\"\n\
@@ -20,7 +31,7 @@ pub fn configuration(
          pool = \"servers\"\n\
          [[pool]]\n\
          name = \"servers\"\n\
-         backends = {backends:?}\n\
+         backends = {backends}\n\
          {pool}\n\
          {rest}\n"
     )

@@ -36,6 +36,7 @@ fn pages(engines: usize) -> Pages {
         sizes: Sizes::default(),
         log_lines_dropped: None,
         certificates: Arc::new(Certificates::default()),
+        pools: Arc::default(),
     });
     Pages { lifecycle, metrics, served: Arc::default(), reload_requests: Arc::default() }
 }

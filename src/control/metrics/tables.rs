@@ -65,16 +65,6 @@ pub(super) const ENGINE_COUNTERS: &[Family<EngineMetrics, Counter>] = &[
     ("connections_passed_through", "Connections passed through, TLS and all", |engine| {
         &engine.passed_through
     }),
-    (
-        "client_certificates_verified",
-        "Full handshakes of clients that showed a certificate",
-        |engine| &engine.client_certificates[0],
-    ),
-    (
-        "client_certificates_resumed",
-        "Resumed handshakes of clients that once showed a certificate",
-        |engine| &engine.client_certificates[1],
-    ),
     ("accept_failures", "Accepts that failed, as at the descriptor limit", |engine| {
         &engine.accept_failures
     }),
@@ -86,6 +76,9 @@ pub(super) const ENGINE_COUNTERS: &[Family<EngineMetrics, Counter>] = &[
     ("upstream_connected", "Upstream connections made", |engine| &engine.upstream_connected),
     ("upstream_failed", "Upstream connection attempts that failed", |engine| {
         &engine.upstream_failed
+    }),
+    ("server_queued", "Clients that waited for a place at a server of their pool", |engine| {
+        &engine.server_queued
     }),
     ("buffers_exhausted", "Times a connection had to wait for a buffer", |engine| {
         &engine.buffers_exhausted
@@ -107,6 +100,9 @@ pub(super) const ENGINE_GAUGES: &[Family<EngineMetrics, Gauge>] = &[
     ("crowded", "1 while far more clients come than can be served", |engine| &engine.crowded),
     ("upstream_connections", "Upstream connections open now", |engine| {
         &engine.upstream_connections
+    }),
+    ("server_queue", "Clients that wait for a place at a server now", |engine| {
+        &engine.server_queue
     }),
     ("buffers_in_use", "Pool buffers in use now", |engine| &engine.buffers_in_use),
 ];

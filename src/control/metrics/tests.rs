@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
+use crate::endpoint::Endpoint;
 use crate::metrics::{Counter, Gauge};
+use crate::upstream::status::{Availability, ServerCounts, Standing};
+use crate::upstream::{Backend, Pool};
 
 /// Printed only if there is a log.
 const LOG_LINES_DROPPED: &str = "forebay_log_lines_dropped_total";
@@ -148,6 +151,7 @@ struct Fixture {
     workers: Vec<Arc<WorkerMetrics>>,
     control: Arc<ControlCells>,
     certificates: Arc<Certificates>,
+    pools: Arc<Pools>,
     page: Page,
 }
 
@@ -156,6 +160,7 @@ fn fixture(engines: usize, workers: usize) -> Fixture {
     let workers: Vec<_> = (0..workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
     let control = Arc::new(ControlCells::default());
     let certificates = Arc::new(Certificates::default());
+    let pools = Arc::new(Pools::default());
     let page = Page::new(Sources {
         engines: engines.clone(),
         workers: workers.clone(),
@@ -171,8 +176,9 @@ fn fixture(engines: usize, workers: usize) -> Fixture {
         },
         log_lines_dropped: None,
         certificates: Arc::clone(&certificates),
+        pools: Arc::clone(&pools),
     });
-    Fixture { engines, workers, control, certificates, page }
+    Fixture { engines, workers, control, certificates, pools, page }
 }
 
 #[test]
@@ -236,7 +242,6 @@ fn every_cell_of_an_engine_is_on_the_page() {
         shed,
         sources,
         handshakes,
-        client_certificates,
         failures,
         shed_queue_full,
         handshake_time,
@@ -248,6 +253,8 @@ fn every_cell_of_an_engine_is_on_the_page() {
         upstream_connected,
         upstream_failed,
         upstream_connections,
+        server_queued,
+        server_queue,
         buffers_in_use,
         buffers_exhausted,
         completion_overflows,
@@ -267,6 +274,7 @@ fn every_cell_of_an_engine_is_on_the_page() {
         truncations,
         upstream_connected,
         upstream_failed,
+        server_queued,
         buffers_exhausted,
         completion_overflows,
         accept_failures,
@@ -275,9 +283,7 @@ fn every_cell_of_an_engine_is_on_the_page() {
     ] {
         marks.counter(cell);
     }
-    for cell in
-        ended.iter().chain(shed).chain(failures).chain(shed_queue_full).chain(client_certificates)
-    {
+    for cell in ended.iter().chain(shed).chain(failures).chain(shed_queue_full) {
         marks.counter(cell);
     }
     for cell in handshakes.as_flattened().as_flattened() {
@@ -290,6 +296,7 @@ fn every_cell_of_an_engine_is_on_the_page() {
         handshakes_in_progress,
         crowded,
         upstream_connections,
+        server_queue,
         buffers_in_use,
     ] {
         marks.gauge(cell);
@@ -301,6 +308,50 @@ fn every_cell_of_an_engine_is_on_the_page() {
     let page = fixture.page.print(Format::OpenMetrics);
     assert!(page.contains("forebay_handshake_backlog_seconds{engine=\"0\"} 0.0125\n"), "{page}");
     marks.assert_all_on(&read(&page), ("engine", "0"));
+}
+
+#[test]
+fn every_cell_of_a_server_is_on_the_page_and_servers_are_counted_by_state() {
+    let fixture = fixture(2, 1);
+    let backend = |port| Backend::new(Endpoint::Inet(([10, 0, 0, 1], port).into()), 2);
+    let pool = Pool::new("web", vec![backend(80), backend(81), backend(82)]);
+    let standing = Standing { availability: Availability::Ejected, ..Standing::INITIAL };
+    pool.backends[1].status.set_standing(standing);
+    for engine in 0..2 {
+        let ServerCounts { open, connected, failed, reset_early } =
+            pool.backends[0].status.of_engine(engine);
+        open.set(10);
+        connected.add(20);
+        failed.add(30);
+        reset_early.add(40);
+    }
+    fixture.pools.replace(vec![Arc::new(pool)]);
+    let page = fixture.page.print(Format::PrometheusText);
+    for line in [
+        "forebay_pool_servers{pool=\"web\",state=\"up\"} 2\n",
+        "forebay_pool_servers{pool=\"web\",state=\"down\"} 0\n",
+        "forebay_pool_servers{pool=\"web\",state=\"ejected\"} 1\n",
+        "forebay_server_connections{pool=\"web\",server=\"10.0.0.1:80\"} 20\n",
+        "forebay_server_connected_total{pool=\"web\",server=\"10.0.0.1:80\"} 40\n",
+        "forebay_server_connect_failures_total{pool=\"web\",server=\"10.0.0.1:80\"} 60\n",
+        "forebay_server_early_resets_total{pool=\"web\",server=\"10.0.0.1:80\"} 80\n",
+        "forebay_server_connections{pool=\"web\",server=\"10.0.0.1:82\"} 0\n",
+    ] {
+        assert!(page.contains(line), "{line} in {page}");
+    }
+}
+
+#[test]
+fn of_very_many_servers_the_first_ones_have_series() {
+    let fixture = fixture(1, 1);
+    let pool = |number: usize| {
+        let backend = |port| Backend::new(Endpoint::Inet(([10, 0, 0, 1], port).into()), 1);
+        Arc::new(Pool::new(&format!("pool-{number}"), (1..=128).map(backend).collect()))
+    };
+    fixture.pools.replace((0..20).map(pool).collect());
+    let page = fixture.page.print(Format::PrometheusText);
+    assert_eq!(page.matches("forebay_server_connections{").count(), pools::SERVERS_SHOWN_MAX);
+    assert_eq!(page.matches("forebay_pool_servers{").count(), 20 * Availability::ALL.len());
 }
 
 #[test]
@@ -458,7 +509,7 @@ fn the_certificates_that_end_soonest_are_shown_and_all_are_counted() {
         source: "/etc/forebay/all.pem".to_owned(),
         staple_ends_unix_seconds: (number < 150).then_some(1_800_000_000 - number),
     });
-    fixture.certificates.replace(all.collect(), vec![]);
+    fixture.certificates.replace(all.collect());
     let read = read(&fixture.page.print(Format::OpenMetrics));
     assert_eq!(read.value("forebay_certificates", &[]), Some(250.0));
     let name = "forebay_certificate_expiry_timestamp_seconds";
@@ -481,7 +532,7 @@ fn certificates_with_the_same_labels_are_one_series_and_strange_paths_are_escape
         source: "/srv/\"odd\"\\path\nhere".to_owned(),
         staple_ends_unix_seconds: None,
     };
-    fixture.certificates.replace(vec![one(7), one(5), one(6)], vec![]);
+    fixture.certificates.replace(vec![one(7), one(5), one(6)]);
     let read = read(&fixture.page.print(Format::OpenMetrics));
     let name = "forebay_certificate_expiry_timestamp_seconds";
     assert_eq!(read.count(name), 1);

@@ -3,14 +3,13 @@
 use rustls::server::ProducesTickets;
 
 use super::*;
-use crate::config::{BackendAddress, ClientAuthSettings, PoolSettings};
+use crate::config::{BackendAddress, PoolSettings};
 use crate::endpoint::Endpoint;
 use crate::proxy_protocol::ProxyProtocol;
 use crate::tls::CryptoLibrary;
 use crate::tls::policy::UnknownServerName;
 use crate::tls::self_signed::self_signed;
 use crate::tls::tickets::KeyRing;
-use crate::upstream::Balance;
 
 fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
@@ -27,8 +26,6 @@ fn listener(name: &str, port: u16) -> ListenerSettings {
         accept_proxy_from: Vec::new(),
         routes: Vec::new(),
         session_domain: None,
-        client_auth: ClientAuthSettings::default(),
-        client_auth_for: Vec::new(),
         pool: 0,
         policy: config::TlsPolicy::new(CryptoLibrary::AwsLc),
     }
@@ -39,10 +36,8 @@ fn settings(listeners: Vec<ListenerSettings>) -> Settings {
     Settings {
         listeners,
         pools: vec![PoolSettings {
-            name: "web".to_owned().into(),
-            backends: vec![backend.into()],
-            balance: Balance::RoundRobin,
             proxy_protocol: ProxyProtocol::V2,
+            ..PoolSettings::new("web".to_owned(), vec![backend])
         }],
         ..Settings::default()
     }

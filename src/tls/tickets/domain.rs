@@ -18,10 +18,7 @@ use aws_lc_rs::digest::{self, SHA256};
 pub struct DomainId([u8; 32]);
 
 /// How clients are authenticated, as it goes into the digest: they are not.
-const CLIENTS_ANONYMOUS: &[u8] = b"client authentication: none";
-
-/// The same for domains that are made of another and a verifier.
-const CLIENTS_BY_CERTIFICATE: &[u8] = b"client authentication: certificates";
+const CLIENT_AUTHENTICATION: &[u8] = b"client authentication: none";
 
 impl DomainId {
     /// The domain of certificates for these names; order and repetition do not matter.
@@ -29,20 +26,12 @@ impl DomainId {
         let mut names: Vec<&str> = names.into_iter().collect();
         names.sort_unstable();
         names.dedup();
-        Self::digest(CLIENTS_ANONYMOUS, b"names", names.into_iter().map(str::as_bytes))
+        Self::digest(b"names", names.into_iter())
     }
 
     /// The domain that the operator calls `name`; never equal to one of names.
     pub fn named(name: &str) -> Self {
-        Self::digest(CLIENTS_ANONYMOUS, b"named", std::iter::once(name.as_bytes()))
-    }
-
-    /// The same domain with clients that are authenticated by the verifier with this
-    /// [`Verifier::id`](crate::tls::client_auth::Verifier::id): whom other authorities,
-    /// lists of the revoked or rules let in has to show the certificate anew.
-    pub fn for_clients_of(self, verifier_id: &[u8; 32]) -> Self {
-        let parts = [&self.0[..], &verifier_id[..]];
-        Self::digest(CLIENTS_BY_CERTIFICATE, b"verifier", parts.into_iter())
+        Self::digest(b"named", std::iter::once(name))
     }
 
     /// The digest.
@@ -50,7 +39,7 @@ impl DomainId {
         &self.0
     }
 
-    fn digest<'a>(clients: &[u8], kind: &[u8], parts: impl Iterator<Item = &'a [u8]>) -> Self {
+    fn digest<'a>(kind: &[u8], parts: impl Iterator<Item = &'a str>) -> Self {
         let mut context = digest::Context::new(&SHA256);
         let mut add = |part: &[u8]| {
             // The length in front keeps ["ab"] and ["a", "b"] apart.
@@ -58,9 +47,9 @@ impl DomainId {
             context.update(part);
         };
         add(b"forebay session domain v1");
-        add(clients);
+        add(CLIENT_AUTHENTICATION);
         add(kind);
-        parts.for_each(add);
+        parts.for_each(|part| add(part.as_bytes()));
         let mut id = [0; 32];
         id.copy_from_slice(context.finish().as_ref());
         Self(id)

@@ -1,11 +1,19 @@
 //! Which server of a pool a client gets: each in turn, the one with the fewest open
 //! connections, the next if one refuses, over TCP and UNIX sockets alike.
+//!
+//! | file | what must hold |
+//! |---|---|
+//! | `preference` | weights, backups, the server that is a client's own |
+//! | `places` | limits of connections, and who waits for a place |
 
+#[path = "../support/mod.rs"]
 mod support;
 
+mod places;
+mod preference;
+
 use std::io::{Read, Write};
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use rustls::ClientConfig;
@@ -13,12 +21,13 @@ use tempfile::TempDir;
 
 use support::backend::Backend;
 use support::certificates::{Key, self_signed};
-use support::configuration::configuration;
+use support::configuration::configuration_with;
 use support::exchange::{Close, Plan};
 use support::exchange_client::ExchangeClient;
 use support::exchange_server::ExchangeServer;
 use support::forebay::{Forebay, PATIENCE};
 use support::ports::free_address;
+use support::sockets::connect_from;
 use support::tls_client::{self, TlsStream};
 
 const ONE_ENGINE: &str = "[engine]\nengines = 1\nmax_connections = 64\n";
@@ -36,24 +45,55 @@ fn setting(backends: &[&str], pool: &str) -> Setting {
 }
 
 fn setting_in(directory: TempDir, backends: &[&str], pool: &str) -> Setting {
-    let certificate: PathBuf = self_signed(directory.path(), "a.pem", Key::EcdsaP256, &["a.test"]);
+    setting_with(directory, &format!("{backends:?}"), pool, "")
+}
+
+/// With backends as they are written in TOML, and more sections.
+fn setting_with(directory: TempDir, backends: &str, pool: &str, rest: &str) -> Setting {
     let address = free_address();
-    let text = configuration(address, &[&certificate], backends, pool, ONE_ENGINE);
+    let text = text(&directory, address, backends, pool, rest);
     let forebay = Forebay::start(directory.path(), &text);
     Setting { forebay, address, config: Arc::new(tls_client::config()), directory }
 }
 
+fn text(
+    directory: &TempDir,
+    address: SocketAddr,
+    backends: &str,
+    pool: &str,
+    rest: &str,
+) -> String {
+    let certificate = directory.path().join("a.pem");
+    if !certificate.exists() {
+        self_signed(directory.path(), "a.pem", Key::EcdsaP256, &["*.test"]);
+    }
+    let rest = format!("{ONE_ENGINE}{rest}");
+    configuration_with(address, &[&certificate], backends, pool, &rest)
+}
+
 impl Setting {
     fn client(&self) -> TlsStream {
-        let mut client = tls_client::connect(Arc::clone(&self.config), self.address, "a.test");
+        self.client_from(Ipv4Addr::LOCALHOST.into(), "a.test")
+    }
+
+    /// Says hello without waiting for anybody to hear it.
+    fn client_from(&self, source: IpAddr, name: &str) -> TlsStream {
+        let stream = connect_from(source, self.address).expect("connect");
+        let mut client = tls_client::over(stream, Arc::clone(&self.config), name);
         client.sock.set_read_timeout(Some(PATIENCE)).expect("timeout");
         client.write_all(b"hello").expect("write");
         client
     }
 
-    /// Connects and tells at which of the two servers the connection came out.
-    fn choice(&mut self, servers: [&Backend; 2]) -> (usize, TlsStream, std::net::TcpStream) {
+    /// Connects and tells at which of the servers the connection came out.
+    fn choice(&mut self, servers: &[Backend]) -> (usize, TlsStream, TcpStream) {
         let client = self.client();
+        let (index, server) = self.heard_by(servers);
+        (index, client, server)
+    }
+
+    /// Which of the servers hears the client's hello.
+    fn heard_by(&mut self, servers: &[Backend]) -> (usize, TcpStream) {
         let mut found = None;
         self.forebay.wait_until("a server is chosen", |_| {
             found = servers
@@ -64,7 +104,16 @@ impl Setting {
         });
         let (index, mut server) = found.expect("found");
         server.read_exact(&mut [0; 5]).expect("hello");
-        (index, client, server)
+        (index, server)
+    }
+
+    fn reload(&mut self, text: &str) {
+        let generation = self.forebay.metric("forebay_configuration_generation", &[]);
+        self.forebay.write_configuration(text);
+        self.forebay.signal(libc::SIGHUP);
+        self.forebay.wait_until("it has reloaded", |forebay| {
+            forebay.metric("forebay_configuration_generation", &[]) > generation
+        });
     }
 
     fn exchange(&self, number: u64) -> ExchangeClient {
@@ -80,7 +129,7 @@ fn round_robin_gives_each_server_its_turn() {
         setting(&[&servers[0].address, &servers[1].address], "balance = \"round_robin\"");
     let mut kept = Vec::new();
     for turn in 0..6 {
-        let (index, client, server) = setting.choice([&servers[0], &servers[1]]);
+        let (index, client, server) = setting.choice(&servers);
         assert_eq!(index, turn % 2);
         kept.push((client, server));
     }
@@ -93,7 +142,7 @@ fn least_connections_fills_up_the_server_that_has_lost_some() {
         setting(&[&servers[0].address, &servers[1].address], "balance = \"least_connections\"");
     let mut open: [Vec<_>; 2] = Default::default();
     for _ in 0..6 {
-        let (index, client, server) = setting.choice([&servers[0], &servers[1]]);
+        let (index, client, server) = setting.choice(&servers);
         open[index].push((client, server));
     }
     assert_eq!([open[0].len(), open[1].len()], [3, 3]);
@@ -103,7 +152,7 @@ fn least_connections_fills_up_the_server_that_has_lost_some() {
         forebay.metric("forebay_upstream_connections", &[]) as u64 == 4
     });
     for _ in 0..2 {
-        let (index, client, server) = setting.choice([&servers[0], &servers[1]]);
+        let (index, client, server) = setting.choice(&servers);
         assert_eq!(index, 1, "it has fewer");
         open[index].push((client, server));
     }
