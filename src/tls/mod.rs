@@ -7,6 +7,7 @@
 pub mod aead;
 pub mod certificate_compression;
 pub mod certificates;
+pub mod client_auth;
 pub mod client_hello;
 pub mod key_schedule;
 pub mod names;
@@ -19,6 +20,7 @@ pub mod server_name;
 pub mod tickets;
 pub mod unverified;
 
+mod digits;
 mod refusal;
 #[cfg(test)]
 pub(crate) mod test_support;

@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 use super::Secret;
 use super::SecretKind;
 use super::secret::zeros;
+use crate::tls::digits;
 use crate::tls::key_schedule::KeyBytes;
 
 /// The first line of forebay's own form.
@@ -207,17 +208,7 @@ fn parse_ours(text: &str) -> Result<Vec<Secret>, SecretFileError> {
 
 fn hexadecimal(text: &str, line: usize) -> Result<KeyBytes, SecretFileError> {
     let mut value = zeros();
-    let digits = text.as_bytes();
-    if digits.len() != 2 * value.length() {
-        return Err(SecretFileError::BadSecret { line });
-    }
-    let digit = |digit: u8| {
-        let value = char::from(digit).to_digit(16);
-        value.and_then(|value| u8::try_from(value).ok()).ok_or(SecretFileError::BadSecret { line })
-    };
-    for (byte, pair) in value.as_mut_slice().iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
+    digits::hexadecimal(text, value.as_mut_slice()).ok_or(SecretFileError::BadSecret { line })?;
     Ok(value)
 }
 
@@ -229,7 +220,7 @@ fn parse_haproxy(text: &str) -> Result<Vec<Secret>, SecretFileError> {
         if content.is_empty() {
             continue;
         }
-        let key = base64(content).ok_or(SecretFileError::UnknownForm)?;
+        let key = digits::base64(content).ok_or(SecretFileError::UnknownForm)?;
         if !is_key_length(key.len()) {
             return Err(SecretFileError::BadKeyLength { line: index + 1, bytes: key.len() });
         }
@@ -244,29 +235,4 @@ fn parse_haproxy(text: &str) -> Result<Vec<Secret>, SecretFileError> {
     let last = &keys[keys.len() - HAPROXY_KEYS_MIN..];
     let seals_from = [0, 1, 0];
     Ok(last.iter().zip(seals_from).map(|(key, from)| Secret::of_key_material(key, from)).collect())
-}
-
-/// RFC 4648 section 4, with or without padding.
-fn base64(text: &str) -> Option<Zeroizing<Vec<u8>>> {
-    let digits = text.trim_end_matches('=').as_bytes();
-    let mut bytes = Zeroizing::new(Vec::with_capacity(digits.len()));
-    let (mut bits, mut count) = (0_u32, 0);
-    for digit in digits {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-            bits &= (1 << count) - 1;
-        }
-    }
-    Some(bytes)
 }
