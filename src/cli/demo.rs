@@ -18,8 +18,8 @@ use super::output::say;
 use super::run::run_to_the_end;
 use super::{ExitStatus, FAILURE, WRONG_INPUT};
 use crate::config::{
-    AdminSettings, BackendAddress, EngineSettings, ListenerSettings, Located, PoolSettings,
-    Settings, TlsPolicy, TlsSettings,
+    AdminSettings, BackendAddress, ClientAuthSettings, EngineSettings, ListenerSettings, Located,
+    PoolSettings, Settings, TlsPolicy, TlsSettings,
 };
 use crate::control::logging;
 use crate::control::prepare::CertificateSource;
@@ -111,6 +111,8 @@ fn settings(arguments: &Arguments, backend: PathBuf) -> Settings {
             accept_proxy_from: Vec::new(),
             routes: Vec::new(),
             session_domain: None,
+            client_auth: ClientAuthSettings::default(),
+            client_auth_for: Vec::new(),
             pool: 0,
             policy,
         }],

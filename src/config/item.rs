@@ -399,6 +399,32 @@ impl<'t> Item<'t> {
         self.understood(report, values::path(text, directory))
     }
 
+    /// One to `most` paths, relative to `directory`, none twice.
+    pub(super) fn paths(
+        &self,
+        report: &mut Report<'_>,
+        directory: &Path,
+        most: usize,
+    ) -> Option<Vec<Located<PathBuf>>> {
+        let elements = self.one_or_more(report)?;
+        if !(1..=most).contains(&elements.len()) {
+            let message = format!("{} paths", elements.len());
+            report.error(&self.place, message, Some(format!("write 1 to {most}")));
+            return None;
+        }
+        let mut paths: Vec<Located<PathBuf>> = Vec::with_capacity(elements.len());
+        for element in elements {
+            let Some(path) = element.path(report, directory) else { continue };
+            if paths.iter().any(|other| other.value == path) {
+                let message = format!("{} is listed twice", path.display());
+                report.error(element.place(), message, Some("take one of the two out".into()));
+            } else {
+                paths.push(element.locate(path));
+            }
+        }
+        Some(paths)
+    }
+
     /// A list of CPU numbers and ranges: `[0, 1, "4-7"]`.
     pub(super) fn cpus(&self, report: &mut Report<'_>) -> Option<Vec<usize>> {
         let mut cpus = Vec::new();

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::routing::Route;
 use crate::tls::policy::UnknownServerName;
 
+use super::client_auth::{ClientAuthSettings, NamedClientAuth};
 use super::finding::Located;
 use super::item::{Item, Section};
 use super::pool::PoolSettings;
@@ -56,6 +57,10 @@ pub struct ListenerSettings {
     /// `[[listener.route]]`: clients that go another way, in order; see
     /// [`crate::routing`].
     pub routes: Vec<Route>,
+    /// `[listener.client_auth]`: whether clients show a certificate, and which come in.
+    pub client_auth: ClientAuthSettings,
+    /// `[[listener.client_auth_for]]`: the same for clients that ask for certain names.
+    pub client_auth_for: Vec<NamedClientAuth>,
     /// `minimum_version`, `cipher_suites`, `groups`, default those of `[tls]`, which are
     /// filled in here.
     pub policy: TlsPolicy,
@@ -83,6 +88,8 @@ pub(super) const KEYS: &[&str] = &[
     "session_domain",
     "pool",
     "route",
+    "client_auth",
+    "client_auth_for",
     "minimum_version",
     "cipher_suites",
     "groups",
@@ -144,6 +151,7 @@ fn read(
             |item, report| read_certificates(report, item, directory),
         )
         .unwrap_or_default();
+    let client_auth = super::client_auth::read(report, section, directory);
     ListenerSettings {
         name,
         addresses,
@@ -172,6 +180,8 @@ fn read(
             })
             .unwrap_or_default(),
         routes: super::route::read_all(report, section, pools),
+        client_auth_for: super::client_auth::read_named(report, section, directory, &client_auth),
+        client_auth,
         policy: tls::read_policy(report, section, tls.provider, &tls.policy),
     }
 }
@@ -205,17 +215,7 @@ fn read_certificates(
         report.error(item.place(), "no certificate is listed".into(), Some(help));
         return None;
     }
-    let mut paths: Vec<Located<PathBuf>> = Vec::new();
-    for element in elements {
-        let Some(path) = element.path(report, directory) else { continue };
-        if paths.iter().any(|other| other.value == path) {
-            let message = format!("{} is listed twice", path.display());
-            report.error(element.place(), message, Some("take one of the two out".into()));
-        } else {
-            paths.push(element.locate(path));
-        }
-    }
-    Some(paths)
+    item.paths(report, directory, usize::MAX)
 }
 
 /// RFC 7301 section 3.1: a protocol name has 1 to 255 bytes.

@@ -22,6 +22,7 @@
 
 pub mod admin;
 mod check;
+pub mod client_auth;
 pub mod engine;
 pub mod finding;
 pub mod handshake;
@@ -46,6 +47,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 pub use admin::AdminSettings;
+pub use client_auth::{ClientAuthSettings, NamedClientAuth};
 pub use engine::EngineSettings;
 pub use finding::{Finding, Located, Place, Severity};
 pub use handshake::{HandshakeSettings, QueueSettings};

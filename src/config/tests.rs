@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::client_auth::ClientAuthMode;
 use super::*;
 use crate::endpoint::Endpoint;
 use crate::proxy_protocol::ProxyProtocol;
@@ -383,6 +384,15 @@ fn the_example_shows_every_key() {
     for key in route::KEYS {
         assert!(route.get_ref().get(*key).is_some(), "listener.route.{key} is not shown");
     }
+    let clients = listener.get("client_auth").unwrap();
+    for key in client_auth::KEYS {
+        assert!(clients.get_ref().get(*key).is_some(), "listener.client_auth.{key} is not shown");
+    }
+    let named = listener.get("client_auth_for").and_then(|named| named.get_ref().get(0)).unwrap();
+    for key in client_auth::NAMED_KEYS {
+        let shown = named.get_ref().get(*key).is_some();
+        assert!(shown, "listener.client_auth_for.{key} is not shown");
+    }
 }
 
 // ── Routes ──────────────────────────────────────────────────────────────────────────
@@ -428,6 +438,51 @@ fn a_route_that_means_nobody_or_leads_nowhere_is_refused() {
     ] {
         let told = told_exactly(&routes(text));
         assert!(told.contains(wanted), "{text}: {told}");
+    }
+}
+
+// ── Client certificates ─────────────────────────────────────────────────────────────
+
+fn clients(text: &str) -> String {
+    format!("{MINIMAL}\n{text}\n")
+}
+
+#[test]
+fn names_take_what_they_do_not_say_about_clients_from_the_listener() {
+    let text = "[listener.client_auth]\nmode = \"optional\"\nca = \"ca.pem\"\n\
+                crl_scope = \"client\"\nallow = [\"cn:app\"]\n\
+                [[listener.client_auth_for]]\nsni = \"*.b.example\"\nmode = \"required\"\n\
+                [[listener.client_auth_for]]\nsni = [\"a.example\"]\nca = \"/other.pem\"";
+    let settings = settings(&clients(text));
+    let listener = &settings.listeners[0];
+    let common = &listener.client_auth;
+    assert_eq!(common.mode, ClientAuthMode::Optional);
+    assert_eq!(common.authorities[0].value, Path::new("/etc/forebay/ca.pem"));
+    assert!(common.revocation.end_entity_only && !common.revocation.unknown_is_good);
+    let [required, other] = &listener.client_auth_for[..] else { panic!("two") };
+    let expected = ClientAuthSettings { mode: ClientAuthMode::Required, ..common.clone() };
+    assert_eq!(required.settings, expected);
+    assert_eq!(other.settings.authorities[0].value, Path::new("/other.pem"));
+    assert_eq!(other.settings.rules, common.rules);
+}
+
+#[test]
+fn clients_that_nobody_vouches_for_or_no_rule_can_mean_are_refused_as_settings() {
+    for (text, wanted) in [
+        ("[listener.client_auth]\nmode = \"required\"", "write ca ="),
+        ("[listener.client_auth]\nmode = \"requird\"\nca = \"x\"", "did you mean \"required\"?"),
+        ("[listener.client_auth]\nca = []", "write 1 to 64"),
+        ("[listener.client_auth]\nca = \"x\"\nallow = []", "would let nobody in"),
+        ("[listener.client_auth]\nca = \"x\"\nallow = [\"app\"]", "begin it with dns:"),
+        ("[listener.client_auth]\nca = \"x\"\nallow = [\"cn:a\", \"cn:a\"]", "listed twice"),
+        ("[listener.client_auth]\nca = \"x\"\ncrl_scope = \"all\"", "expected \"chain\""),
+        ("[[listener.client_auth_for]]\nmode = \"none\"", "write sni ="),
+        ("[[listener.client_auth_for]]\nsni = \"192.0.2.1\"", "is not a server name"),
+        ("[[listener.client_auth_for]]\nsni = [\"a.example\", \"A.example\"]", "listed twice"),
+        ("[[listener.client_auth_for]]\nsni = \"a.example\"\nmode = \"required\"", "write ca ="),
+    ] {
+        let told = told_exactly(&clients(text));
+        assert!(told.contains(wanted) && told.contains("client_auth"), "{text}: {told}");
     }
 }
 

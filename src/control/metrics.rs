@@ -87,6 +87,17 @@ pub struct CertificateExpiry {
     pub staple_ends_unix_seconds: Option<i64>,
 }
 
+/// When a list of revoked certificates should have been replaced by the next.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RevocationListEnd {
+    /// `nextUpdate`, in seconds since 1970-01-01 UTC.
+    pub next_update_unix_seconds: i64,
+    /// Whose list it is.
+    pub issuer: String,
+    /// The file.
+    pub source: String,
+}
+
 /// Numbers that are settled at start.
 #[derive(Clone, Debug, Default)]
 pub struct Sizes {
@@ -137,11 +148,17 @@ struct Soonest {
     /// With staples, the soonest to end first.
     stapled: Vec<CertificateExpiry>,
     staples: usize,
+    /// The soonest to be replaced first.
+    revocation_lists: Vec<RevocationListEnd>,
 }
 
 impl Certificates {
     /// Replaces all of them.
-    pub fn replace(&self, mut all: Vec<CertificateExpiry>) {
+    pub fn replace(
+        &self,
+        mut all: Vec<CertificateExpiry>,
+        mut revocation_lists: Vec<RevocationListEnd>,
+    ) {
         let count = all.len();
         all.sort();
         // Two series with the same labels would make the whole page invalid.
@@ -153,7 +170,12 @@ impl Certificates {
         stapled.sort_by_key(|one| one.staple_ends_unix_seconds);
         stapled.truncate(CERTIFICATES_SHOWN_MAX);
         all.truncate(CERTIFICATES_SHOWN_MAX);
-        *self.lock() = Soonest { shown: all, count, stapled, staples };
+        // Of two lists of one issuer in a file, the one that ends first counts.
+        revocation_lists.sort();
+        let mut seen = BTreeSet::new();
+        revocation_lists.retain(|one| seen.insert((one.issuer.clone(), one.source.clone())));
+        revocation_lists.truncate(CERTIFICATES_SHOWN_MAX);
+        *self.lock() = Soonest { shown: all, count, stapled, staples, revocation_lists };
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Soonest> {
@@ -289,14 +311,23 @@ impl Forebay {
         let help = "Certificates of the configuration in force";
         print.gauge("certificates", help, certificates.count as u64)?;
         let help = "When a certificate ends; the 100 that end soonest";
-        let ends = certificates.shown.iter().map(|one| (one, one.not_after_unix_seconds));
+        let ends = certificates
+            .shown
+            .iter()
+            .map(|one| (&*one.name, &*one.source, one.not_after_unix_seconds));
         print.ends("certificate_expiry_timestamp_seconds", help, ends)?;
         let help = "OCSP staples beside the certificates, those whose time is over included";
         print.gauge("ocsp_staples", help, certificates.staples as u64)?;
         let help = "When an OCSP staple ends and is no longer sent; the 100 that end soonest";
         let stapled = certificates.stapled.iter();
-        let ends = stapled.filter_map(|one| Some((one, one.staple_ends_unix_seconds?)));
-        print.ends("ocsp_staple_expiry_timestamp_seconds", help, ends)
+        let ends = stapled
+            .filter_map(|one| Some((&*one.name, &*one.source, one.staple_ends_unix_seconds?)));
+        print.ends("ocsp_staple_expiry_timestamp_seconds", help, ends)?;
+        let help = "When a list of revoked clients should be replaced by the next; the 100 \
+                    that end soonest";
+        let lists = certificates.revocation_lists.iter();
+        let ends = lists.map(|one| (&*one.issuer, &*one.source, one.next_update_unix_seconds));
+        print.ends("client_revocation_list_next_update_timestamp_seconds", help, ends)
     }
 
     fn about_engines(&self, print: &mut Print<'_, '_>) -> Result<(), Error> {
@@ -483,16 +514,16 @@ impl Print<'_, '_> {
         ConstGauge::new(value).encode(self.family(name, help, MetricType::Gauge)?)
     }
 
-    /// Times, in seconds since 1970, by what ends then.
+    /// Times, in seconds since 1970, by name and source of what ends then.
     fn ends<'c>(
         &mut self,
         name: &str,
         help: &str,
-        ends: impl Iterator<Item = (&'c CertificateExpiry, i64)>,
+        ends: impl Iterator<Item = (&'c str, &'c str, i64)>,
     ) -> Result<(), Error> {
         let mut family = self.family(name, help, MetricType::Gauge)?;
-        for (one, unix_seconds) in ends {
-            let labels = [("name", one.name.as_str()), ("source", one.source.as_str())];
+        for (name, source, unix_seconds) in ends {
+            let labels = [("name", name), ("source", source)];
             ConstGauge::new(unix_seconds).encode(family.encode_family(&labels)?)?;
         }
         Ok(())

@@ -6,6 +6,8 @@
 pub mod admin;
 pub mod build;
 pub mod capacity;
+pub mod client_gates;
+pub mod client_rechecks;
 pub mod cpus;
 pub mod event_log;
 pub mod key_passphrases;

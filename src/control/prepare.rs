@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::client_gates::ClientFiles;
 use super::key_passphrases;
 use super::metrics::CertificateExpiry;
 use super::served::ServedListener;
@@ -23,7 +24,8 @@ use crate::engine::snapshot::{ClientLimits, Listener, Records, Snapshot, Timeout
 use crate::routing::Routes;
 use crate::tls::certificates::store::{Loading, Store};
 use crate::tls::certificates::{LoadedCertificate, Severity};
-use crate::tls::policy::{DefaultCertificate, Policy, PolicySettings};
+use crate::tls::client_auth::{AdmittedClients, Gate};
+use crate::tls::policy::{DefaultCertificate, NamedGate, Policy, PolicySettings};
 use crate::tls::tickets::DomainId;
 
 /// Where listeners get their certificates from.
@@ -63,10 +65,18 @@ pub fn certificate_paths(settings: &Settings) -> impl Iterator<Item = &Path> {
         .map(|place| place.value.as_path())
 }
 
-/// The same, and the file of the passphrases of their keys: what is watched for changes.
+/// The same, the file of the passphrases of their keys, and those that clients'
+/// certificates are held against: what is watched for changes.
 pub fn certificate_places(settings: &Settings) -> impl Iterator<Item = &Path> {
-    let passphrases = settings.tls.key_passphrase_file.as_ref();
-    certificate_paths(settings).chain(passphrases.map(|place| place.value.as_path()))
+    let passphrases = settings.tls.key_passphrase_file.iter();
+    let of_clients = settings.listeners.iter().flat_map(|listener| {
+        let named = listener.client_auth_for.iter().map(|named| &named.settings);
+        std::iter::once(&listener.client_auth)
+            .chain(named)
+            .flat_map(|auth| auth.authorities.iter().chain(&auth.revocation_lists))
+    });
+    let others = passphrases.chain(of_clients).map(|place| place.value.as_path());
+    certificate_paths(settings).chain(others)
 }
 
 /// Prepares configurations for engines, one after the other.
@@ -77,6 +87,7 @@ pub struct Preparer {
     store: Store,
     session_keys: SessionKeys,
     servers: KnownServers,
+    admitted: Arc<AdmittedClients>,
     engines: usize,
 }
 
@@ -85,7 +96,12 @@ impl Preparer {
     /// keys from `session_keys`.
     pub fn new(source: CertificateSource, session_keys: SessionKeys) -> Self {
         let (store, servers) = (Store::default(), KnownServers::default());
-        Self { source, store, session_keys, servers, engines: 1 }
+        Self { source, store, session_keys, servers, admitted: Arc::default(), engines: 1 }
+    }
+
+    /// The clients that came in by certificate, whatever the configuration.
+    pub fn admitted_clients(&self) -> Arc<AdmittedClients> {
+        Arc::clone(&self.admitted)
     }
 
     /// Prepares for so many engines, instead of one.
@@ -109,10 +125,12 @@ impl Preparer {
         let mut expiries = Vec::new();
         let mut staged = self.session_keys.stage(settings, &mut findings);
         let mut policies = Vec::new();
+        let mut client_files = ClientFiles::default();
         for listener in &settings.listeners {
             let errors_before = errors(&findings);
             let loaded = self.certificates(settings, listener, &mut loading, &mut findings);
             expiries.extend(loaded.iter().map(expiry));
+            let gates = self.gates(settings, listener, &mut client_files, &mut findings);
             if errors(&findings) > errors_before {
                 // What a policy made of the rest would say is beside the point.
                 policies.push(None);
@@ -122,7 +140,7 @@ impl Preparer {
                 policies.push(None);
                 continue;
             };
-            let policy = self.policy(settings, listener, loaded, staged);
+            let policy = self.policy(settings, listener, loaded, gates, staged);
             policies.push(policy.map_err(|finding| findings.push(*finding)).ok());
         }
         let mut pools = config::resolve(settings, self.engines).unwrap_or_else(|unresolved| {
@@ -178,6 +196,7 @@ impl Preparer {
             snapshot: Arc::new(snapshot),
             certificates: expiries,
             pools,
+            revocation_lists: client_files.revocation_lists,
             served,
             drain_times: DrainTimes {
                 notice: settings.timeouts.drain_notice,
@@ -226,11 +245,26 @@ impl Preparer {
         loaded
     }
 
+    /// Who decides on clients: at the listener, and for each of its lists of names.
+    fn gates(
+        &self,
+        settings: &Settings,
+        listener: &ListenerSettings,
+        files: &mut ClientFiles,
+        findings: &mut Vec<Finding>,
+    ) -> Gates {
+        let mut gate = |wanted| files.gate(settings, listener, wanted, &self.admitted, findings);
+        let common = gate(&listener.client_auth);
+        let named = listener.client_auth_for.iter().map(|named| gate(&named.settings)).collect();
+        Gates { common, named }
+    }
+
     fn policy(
         &self,
         settings: &Settings,
         listener: &ListenerSettings,
         certificates: Vec<LoadedCertificate>,
+        gates: Gates,
         staged: &mut Staged,
     ) -> Result<Arc<Policy>, Box<Finding>> {
         let place = listener.certificates.first().map(|first| first.place.clone());
@@ -248,7 +282,22 @@ impl Preparer {
                 DomainId::of_names(names.iter().map(String::as_str))
             }
         };
-        let tickets = self.session_keys.ring(staged, domain);
+        let mut tickets = |gate: &Option<Arc<Gate>>| {
+            let domain = match gate {
+                Some(gate) => domain.for_clients_of(gate.verifier().id()),
+                None => domain,
+            };
+            self.session_keys.ring(staged, domain)
+        };
+        let common_tickets = tickets(&gates.common);
+        let named = listener.client_auth_for.iter().zip(gates.named);
+        let gates_of_names = named
+            .map(|(named, gate)| NamedGate {
+                names: named.names.clone(),
+                tickets: tickets(&gate),
+                gate,
+            })
+            .collect();
 
         let policy = &listener.policy;
         Policy::new(PolicySettings {
@@ -261,11 +310,20 @@ impl Preparer {
             certificates,
             default_certificate: DefaultCertificate::First,
             unknown_sni: listener.unknown_sni,
-            tickets,
+            tickets: common_tickets,
+            gate: gates.common,
+            gates_of_names,
         })
         .map(Arc::new)
         .map_err(|error| fail(format!("listener {:?}: {error}", listener.name)))
     }
+}
+
+/// Who decides on the clients of a listener.
+struct Gates {
+    common: Option<Arc<Gate>>,
+    /// In the order of the lists of names.
+    named: Vec<Option<Arc<Gate>>>,
 }
 
 fn errors(findings: &[Finding]) -> usize {

@@ -23,6 +23,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use super::admin::{self, AdminError, AdminListener, AdminServer, Pages as AdminPages};
 use super::capacity::Capacity;
+use super::client_rechecks::ClientRechecks;
 use super::cpus::{self, CpuNotAllowed, Placement};
 use super::event_log::EventLog;
 use super::lifecycle::Lifecycle;
@@ -234,9 +235,9 @@ pub fn start(start: Start) -> Result<Running, StartError> {
 
     let lifecycle = Arc::new(Lifecycle::default());
     let certificates = Arc::new(Certificates::default());
-    certificates.replace(prepared.certificates);
     let pools = Arc::new(Pools::default());
     pools.replace(prepared.pools);
+    certificates.replace(prepared.certificates, prepared.revocation_lists);
     let sources = Sources {
         sizes: plan.sizes(),
         engines: engine_metrics,
@@ -265,6 +266,8 @@ pub fn start(start: Start) -> Result<Running, StartError> {
     for (Bound { name, .. }, address) in bound.iter().zip(&listeners.addresses) {
         tracing::info!(listener = name, %address, "listening");
     }
+    let mut rechecks =
+        ClientRechecks::new(preparer.admitted_clients(), Arc::clone(&prepared.snapshot));
     let failures_per_second = settings.log.failures_per_second;
     let supervisor = Supervisor {
         engines,
@@ -277,6 +280,7 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         event_log: EventLog::new(event_sources, failures_per_second, Moment::now()),
         drain_times: prepared.drain_times,
         session_keys,
+        recheck_clients: Box::new(move |reloaded| rechecks.look_after(reloaded)),
         reload: reload::reloader(file, settings, preparer, bound, Rc::clone(&watch)),
     };
     if let Some(admin) = &admin {
@@ -575,11 +579,13 @@ impl EngineControl for ToEngine {
         let command = match order {
             Order::Reload(snapshot) => Command::Reload(snapshot),
             Order::Drain { deadline } => Command::Drain { deadline },
+            Order::EndRefused => Command::EndRefused,
             Order::Stop => Command::Stop,
         };
         self.commands.send(command).map_err(|command| match command {
             Command::Reload(snapshot) => Order::Reload(snapshot),
             Command::Drain { deadline } => Order::Drain { deadline },
+            Command::EndRefused => Order::EndRefused,
             Command::Stop => Order::Stop,
         })?;
         self.doorbell.ring();

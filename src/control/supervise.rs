@@ -25,10 +25,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::client_rechecks::Rechecked;
 use super::event_log::EventLog;
 use super::lifecycle::{Lifecycle, Stage};
 use super::metrics::control_cells::ControlCells;
-use super::metrics::{CertificateExpiry, Certificates, Pools};
+use super::metrics::{CertificateExpiry, Certificates, Pools, RevocationListEnd};
 use super::reload_requests::{ReloadOutcome, ReloadRequests};
 use super::served::{Served, ServedListener};
 use super::session_keys::SessionKeys;
@@ -61,6 +62,8 @@ pub enum Order<Snapshot> {
         /// When the rest is ended.
         deadline: Moment,
     },
+    /// End the sessions of clients that are refused now.
+    EndRefused,
     /// End every connection now.
     Stop,
 }
@@ -96,6 +99,8 @@ pub struct Reloaded<Snapshot> {
     pub certificates: Vec<CertificateExpiry>,
     /// For the metrics as well.
     pub pools: Vec<Arc<Pool>>,
+    /// For the metrics too.
+    pub revocation_lists: Vec<RevocationListEnd>,
     /// For the page of certificates.
     pub served: Vec<ServedListener>,
     /// How long a drain takes from now on.
@@ -140,11 +145,17 @@ pub struct Supervisor<Control: EngineControl, Reload> {
     pub served: Arc<Served>,
     /// Ticket keys, which change with time and with their files.
     pub session_keys: SessionKeys,
+    /// Checks the clients that are here already, every turn; given what was put in force
+    /// since the last.
+    pub recheck_clients: RecheckClients<Control::Snapshot>,
     /// Writes what engines report.
     pub event_log: EventLog,
     /// How long a drain takes.
     pub drain_times: DrainTimes,
 }
+
+/// Checks the clients of established sessions, for a while.
+pub type RecheckClients<Snapshot> = Box<dyn FnMut(Option<&Arc<Snapshot>>) -> Rechecked>;
 
 /// An engine's thread and the way to it.
 pub struct RunningEngine<Control: EngineControl> {
@@ -211,8 +222,10 @@ where
         // Before anybody reads the metrics: an alarm would be raised by the zeros.
         self.session_keys.look_after(&self.cells);
         self.lifecycle.enter(Stage::Accepting);
+        let mut clients_pending = false;
         loop {
             let tick = match phase {
+                _ if clients_pending => Duration::ZERO,
                 Phase::Running => TICK,
                 Phase::Leaving { accepting_until } => {
                     accepting_until.since(Moment::now()).clamp(TICK_AT_END, TICK)
@@ -230,6 +243,7 @@ where
             self.cells.events_dropped.add(dropped - self.cells.events_dropped.value());
 
             self.session_keys.look_after(&self.cells);
+            clients_pending = self.recheck_clients(None);
             let asked = self.reload_requests.take();
             if requests.reload || asked {
                 let outcome = self.reload(phase, Scope::Everything);
@@ -276,8 +290,9 @@ where
         for engine in &mut self.engines {
             engine.order(Order::Reload(Arc::clone(&reloaded.snapshot)));
         }
-        self.certificates.replace(reloaded.certificates);
         self.pools.replace(reloaded.pools);
+        self.recheck_clients(Some(&reloaded.snapshot));
+        self.certificates.replace(reloaded.certificates, reloaded.revocation_lists);
         self.served.replace(reloaded.served);
         self.drain_times = reloaded.drain_times;
         self.note_generation(generation);
@@ -285,6 +300,21 @@ where
         self.cells.last_reload_succeeded.set(1);
         tracing::info!(generation, "reloaded: new connections use the new configuration");
         ReloadOutcome { succeeded: true, generation, findings }
+    }
+
+    /// Whether there are more to check.
+    fn recheck_clients(&mut self, reloaded: Option<&Arc<Control::Snapshot>>) -> bool {
+        let Rechecked { refused, pending } = (self.recheck_clients)(reloaded);
+        if refused > 0 {
+            for engine in &mut self.engines {
+                engine.order(Order::EndRefused);
+            }
+            tracing::warn!(
+                clients = refused,
+                "clients with established sessions are refused now: their connections end"
+            );
+        }
+        pending
     }
 
     fn note_generation(&self, generation: u64) {

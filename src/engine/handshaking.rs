@@ -141,6 +141,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                     (false, KeyKind::Rsa) => CostClass::Rsa,
                 };
                 task.config = Some(admission.config);
+                task.gate = admission.gate;
+                task.listener = connection.listener;
                 hello.append_as_one_record(&mut task.input);
                 task.input.extend_from_slice(&received[hello.stream_bytes..]);
                 let name = &mut self.server_names[task.credit as usize];
@@ -382,9 +384,18 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         if let Some(counter) = self.metrics.handshake(&session.facts) {
             counter.increment();
         }
+        if session.client.is_some() {
+            let resumed = usize::from(session.facts.resumed);
+            self.metrics.client_certificates[resumed].increment();
+        }
         self.sources.complete_handshake(connection.source);
         self.metrics.handshake_time.record(self.now.since(connection.accepted));
         self.metrics.established.increment();
+        // Whoever looked through the table may not have seen this one.
+        self.end_if_refused(slot);
+        if self.table[slot].phase == Phase::Ending {
+            return;
+        }
         self.begin_connecting(slot);
         if matches!(self.table[slot].phase, Phase::Connecting) {
             if self.table[slot].inbound.buffer.is_some() {

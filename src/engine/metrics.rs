@@ -32,11 +32,13 @@ pub enum EndReason {
     KeyLimit,
     /// The connection held a buffer longest when the pool ran dry.
     BufferReclaimed,
+    /// The client's certificate would not let it in any more.
+    ClientRefused,
 }
 
 impl EndReason {
     /// Every reason, in `repr` order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Finished,
         Self::ClientReset,
         Self::UpstreamReset,
@@ -49,6 +51,7 @@ impl EndReason {
         Self::Stopped,
         Self::KeyLimit,
         Self::BufferReclaimed,
+        Self::ClientRefused,
     ];
 
     /// The value of the `reason` label.
@@ -66,6 +69,7 @@ impl EndReason {
             Self::Stopped => "stopped",
             Self::KeyLimit => "key_limit",
             Self::BufferReclaimed => "buffer_reclaimed",
+            Self::ClientRefused => "client_refused",
         }
     }
 }
@@ -195,6 +199,8 @@ pub struct EngineMetrics {
     pub sources: Gauge,
     /// Handshakes completed, by suite, group and resumption; see [`Self::handshake`].
     pub handshakes: [[[Counter; 2]; GROUPS.len()]; CIPHER_SUITES.len()],
+    /// Those of them whose client has a certificate, full ones and resumed ones.
+    pub client_certificates: [Counter; 2],
     /// Handshakes failed, by [`FailureReason`].
     pub failures: [Counter; FailureReason::ALL.len()],
     /// Tasks that found the queue of their class full.

@@ -16,6 +16,7 @@
 //!   inbound.rs        client to server: open records, send on, carry the end
 //!   outbound.rs       server to client: seal, send, control records, carry the end
 //!   passing.rs        streams that are passed through as they are
+//!   refused.rs        sessions of clients that may not stay
 //!   relay.rs          what both directions share
 //!   ending.rs         every way a connection ends, and what it gives back
 //! ```
@@ -44,6 +45,7 @@ mod outbound;
 mod pace;
 mod passing;
 mod proxied;
+mod refused;
 mod relay;
 mod server_queue;
 mod shedding;
@@ -132,6 +134,8 @@ pub enum Command {
         /// When the rest is ended.
         deadline: Moment,
     },
+    /// End the sessions of clients that are refused now.
+    EndRefused,
     /// End every connection now.
     Stop,
 }
@@ -237,6 +241,8 @@ pub struct Engine<D: Driver, H: HandshakeService> {
     server_names: Box<[ArrayString<SERVER_NAME_BYTES_MAX>]>,
     buffers_total: usize,
     scratch: Box<[u8; CLIENT_HELLO_BYTES_MAX]>,
+    /// From which slot on refused clients are looked for.
+    refused_from: Option<u32>,
     /// A receive found the pool empty since the last turn.
     pool_dry: bool,
     now: Moment,
@@ -288,6 +294,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             server_names: vec![ArrayString::new(); limits.credits].into_boxed_slice(),
             buffers_total,
             scratch: Box::new([0; CLIENT_HELLO_BYTES_MAX]),
+            refused_from: None,
             pool_dry: false,
             now,
             worked: now,
@@ -333,6 +340,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.worked = self.now;
             self.handshake_result(task);
         }
+        self.end_refused();
         self.serve_buffer_waiters();
         for _ in 0..EXPIRIES_PER_TURN {
             let Some((slot, class)) = self.timers.expired(&mut self.table, self.now) else { break };
@@ -382,6 +390,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 self.set_client_limits();
             }
             Command::Drain { deadline } => self.drain(deadline),
+            Command::EndRefused => self.look_for_refused(),
             Command::Stop => self.stop(),
         }
     }
@@ -495,7 +504,10 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }
         self.driver.prepare_sleep();
         self.handshakes.turn_done();
-        if self.handshakes.has_results() || !self.commands.0.is_empty() {
+        if self.handshakes.has_results()
+            || !self.commands.0.is_empty()
+            || self.refused_from.is_some()
+        {
             return Wait::Never;
         }
         // Who waits for a buffer may have to be given another's.

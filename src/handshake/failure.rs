@@ -7,7 +7,7 @@
 //! May know: rustls' errors, the tls module's refusals. Must not know: tasks, threads.
 #![forbid(unsafe_code)]
 
-use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
 /// Why a handshake failed, in terms that a metric label and a log line can carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,21 @@ pub enum FailureReason {
     NoSharedSignatureScheme,
     /// No application protocol in common (RFC 7301 section 3.2).
     NoSharedProtocol,
+    /// The client showed no certificate, and must.
+    ClientCertificateMissing,
+    /// The client's certificate is broken, not for clients, or not the client's.
+    ClientCertificateInvalid,
+    /// The client's certificate does not lead to one of the authorities.
+    ClientCertificateUntrusted,
+    /// A certificate of the client's chain is past its end, or not valid yet.
+    ClientCertificateExpired,
+    /// A certificate of the client's chain is revoked.
+    ClientCertificateRevoked,
+    /// Whether the client's chain is revoked cannot be told: no list of its issuer, or one
+    /// past its next update.
+    ClientRevocationUnknown,
+    /// No rule lets the client in.
+    ClientNotAllowed,
     /// A record is too large or does not decrypt, or the client's Finished does not verify
     /// (rustls has one error for both).
     BadRecord,
@@ -67,7 +82,7 @@ pub enum FailureReason {
 
 impl FailureReason {
     /// Every reason, in `repr` order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 27] = [
         Self::ProxyHeader,
         Self::NotTls,
         Self::PlainHttp,
@@ -80,6 +95,13 @@ impl FailureReason {
         Self::NoSharedGroup,
         Self::NoSharedSignatureScheme,
         Self::NoSharedProtocol,
+        Self::ClientCertificateMissing,
+        Self::ClientCertificateInvalid,
+        Self::ClientCertificateUntrusted,
+        Self::ClientCertificateExpired,
+        Self::ClientCertificateRevoked,
+        Self::ClientRevocationUnknown,
+        Self::ClientNotAllowed,
         Self::BadRecord,
         Self::Protocol,
         Self::ClientAlert,
@@ -105,6 +127,13 @@ impl FailureReason {
             Self::NoSharedGroup => "no_shared_group",
             Self::NoSharedSignatureScheme => "no_shared_signature_scheme",
             Self::NoSharedProtocol => "no_shared_protocol",
+            Self::ClientCertificateMissing => "client_certificate_missing",
+            Self::ClientCertificateInvalid => "client_certificate_invalid",
+            Self::ClientCertificateUntrusted => "client_certificate_untrusted",
+            Self::ClientCertificateExpired => "client_certificate_expired",
+            Self::ClientCertificateRevoked => "client_certificate_revoked",
+            Self::ClientRevocationUnknown => "client_revocation_unknown",
+            Self::ClientNotAllowed => "client_not_allowed",
             Self::BadRecord => "bad_record",
             Self::Protocol => "protocol",
             Self::ClientAlert => "client_alert",
@@ -136,12 +165,12 @@ impl HandshakeFailure {
                 AlertDescription::CloseNotify | AlertDescription::UserCanceled,
             ) => FailureReason::ClientGone,
             Error::AlertReceived(_) => FailureReason::ClientAlert,
+            Error::NoCertificatesPresented => FailureReason::ClientCertificateMissing,
+            Error::InvalidCertificate(error) => certificate(error),
             Error::InvalidMessage(_)
             | Error::InappropriateMessage { .. }
             | Error::InappropriateHandshakeMessage { .. }
             | Error::PeerMisbehaved(_)
-            | Error::NoCertificatesPresented
-            | Error::InvalidCertificate(_)
             | Error::InvalidEncryptedClientHello(_) => FailureReason::Protocol,
             Error::General(words) => general(words),
             _ => FailureReason::Internal,
@@ -178,6 +207,24 @@ const fn incompatible(what: &PeerIncompatible) -> FailureReason {
             FailureReason::NoSharedSignatureScheme
         }
         _ => FailureReason::Protocol,
+    }
+}
+
+const fn certificate(error: &CertificateError) -> FailureReason {
+    match error {
+        CertificateError::UnknownIssuer => FailureReason::ClientCertificateUntrusted,
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => FailureReason::ClientCertificateExpired,
+        CertificateError::Revoked => FailureReason::ClientCertificateRevoked,
+        CertificateError::UnknownRevocationStatus
+        | CertificateError::ExpiredRevocationList
+        | CertificateError::ExpiredRevocationListContext { .. } => {
+            FailureReason::ClientRevocationUnknown
+        }
+        CertificateError::ApplicationVerificationFailure => FailureReason::ClientNotAllowed,
+        _ => FailureReason::ClientCertificateInvalid,
     }
 }
 

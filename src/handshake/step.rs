@@ -15,23 +15,29 @@
 //! **After an error rustls is fed nothing more**: it is asked only for the alert that it
 //! has queued (its next state is to encode it, before it looks at any input).
 //!
-//! May know: rustls, the record layer, traffic secrets. Must not know: threads, queues,
-//! clocks.
+//! May know: rustls, the record layer, traffic secrets, who decides on clients, the time
+//! as rustls sees it. Must not know: threads, queues.
 #![forbid(unsafe_code)]
 
-use rustls::HandshakeKind;
+use std::sync::Arc;
+use std::time::Duration;
+
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus,
 };
+use rustls::{AlertDescription, Error, HandshakeKind};
 
 use super::{
     CostClass, Established, FailureReason, HandshakeFailure, SessionFacts, StepOutcome, Task,
 };
-use crate::tls::record::{DirectionKeys, HEADER_BYTES, KeysError, Opener, Sealer};
+use crate::tls::client_auth::{Client, Entrance, Gate};
+use crate::tls::record::{
+    CONTROL_RECORD_BYTES_MAX, DirectionKeys, HEADER_BYTES, KeysError, Opener, Sealer,
+};
 use crate::tls::secrets::{self, TrafficSecrets};
 use crate::tls::server_name::ServerName;
-use crate::tls::tickets::uses;
+use crate::tls::tickets::{unix_seconds, uses};
 use crate::tls::{CryptoLibrary, Refusal, Version};
 
 /// Takes the handshake of `task` as far as its input allows, and says in
@@ -214,6 +220,10 @@ fn establish(task: &mut Task, library: CryptoLibrary) -> Result<Established, Han
         return Err(HandshakeFailure::internal("a finished handshake has no connection"));
     };
     let facts = session_facts(&connection, task.server_name)?;
+    let admitted = match &task.gate {
+        Some(gate) => admit(gate, &connection, &facts, task.listener),
+        None => Ok(None),
+    };
     let (extracted, _) = connection
         .dangerous_into_kernel_connection()
         .map_err(|error| HandshakeFailure::internal(error.to_string()))?;
@@ -240,7 +250,44 @@ fn establish(task: &mut Task, library: CryptoLibrary) -> Result<Established, Han
     let unusable = |error: KeysError| HandshakeFailure::internal(error.to_string());
     let opener = direction(receive_keys, receive_sequence, client).and_then(Opener::new);
     let sealer = direction(send_keys, send_sequence, server).and_then(Sealer::new);
-    Ok(Established { opener: opener.map_err(unusable)?, sealer: sealer.map_err(unusable)?, facts })
+    let (opener, mut sealer) = (opener.map_err(unusable)?, sealer.map_err(unusable)?);
+    match admitted {
+        Ok(client) => Ok(Established { opener, sealer, facts, client }),
+        Err(error) => {
+            seal_alert(&mut sealer, alert_of(&error), &mut task.output);
+            Err(HandshakeFailure::classify(&error, true))
+        }
+    }
+}
+
+/// rustls has verified a client that began a session; one that resumes it is held against
+/// the authorities, lists and rules of today, before a byte of it is opened.
+fn admit(
+    gate: &Gate,
+    connection: &UnbufferedServerConnection,
+    facts: &SessionFacts,
+    listener: u16,
+) -> Result<Option<Arc<Client>>, Error> {
+    let entrance = Entrance { listener, server_name: facts.server_name.clone() };
+    let now = Duration::from_secs(unix_seconds());
+    gate.admit(connection.peer_certificates(), facts.resumed, entrance, now)
+}
+
+/// What rustls would have sent, had the handshake not been done.
+fn alert_of(error: &Error) -> AlertDescription {
+    match error {
+        Error::InvalidCertificate(error) => error.clone().into(),
+        _ => AlertDescription::CertificateRequired,
+    }
+}
+
+/// Appends a fatal alert behind what rustls had to say.
+fn seal_alert(sealer: &mut Sealer, alert: AlertDescription, output: &mut Vec<u8>) {
+    let start = output.len();
+    output.resize(start + CONTROL_RECORD_BYTES_MAX, 0);
+    // Without one the client learns from the end of the stream.
+    let sealed_bytes = sealer.alert(alert, &mut output[start..]).unwrap_or(0);
+    output.truncate(start + sealed_bytes);
 }
 
 fn session_facts(

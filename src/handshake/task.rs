@@ -10,6 +10,7 @@ use zeroize::Zeroize as _;
 use super::{CostClass, HandshakeFailure, ShedReason};
 use crate::clock::Moment;
 use crate::tls::Version;
+use crate::tls::client_auth::{Client, Gate};
 use crate::tls::record::{Opener, RECORD_BYTES_MAX, Sealer};
 use crate::tls::secrets::TrafficSecrets;
 use crate::tls::server_name::ServerName;
@@ -39,6 +40,10 @@ pub struct Task {
     /// [`SessionFacts::server_name`]: rustls knows it too, but does not tell it on an
     /// unbuffered connection.
     pub server_name: Option<ServerName>,
+    /// Where the client came in, by the place of the listening socket.
+    pub listener: u16,
+    /// Who decides on the client's certificate, if it is asked for one.
+    pub gate: Option<Arc<Gate>>,
     /// The handshake between its steps; `None` before the first and after the last.
     pub state: Option<Box<UnbufferedServerConnection>>,
     /// Bytes from the client that no step has consumed yet, at most
@@ -98,6 +103,8 @@ impl Task {
             class: CostClass::EllipticCurve,
             config: None,
             server_name: None,
+            listener: 0,
+            gate: None,
             state: None,
             input: touched(Self::INPUT_BYTES_KEPT),
             output: touched(Self::OUTPUT_BYTES_KEPT),
@@ -120,6 +127,8 @@ impl Task {
         self.class = CostClass::EllipticCurve;
         self.config = None;
         self.server_name = None;
+        self.listener = 0;
+        self.gate = None;
         self.state = None;
         self.outcome = StepOutcome::Pending;
         self.queue_wait = Duration::ZERO;
@@ -191,6 +200,8 @@ pub struct Established {
     pub sealer: Sealer,
     /// What was negotiated.
     pub facts: SessionFacts,
+    /// The client, if it has shown a certificate, now or when the session began.
+    pub client: Option<Arc<Client>>,
 }
 
 /// What was negotiated, for the PROXY header, metrics and logs.

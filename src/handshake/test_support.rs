@@ -7,7 +7,8 @@ use std::time::Duration;
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{
     CipherSuite, ClientConfig, ClientConnection, NamedGroup, RootCertStore, ServerConfig,
     SupportedProtocolVersion,
@@ -82,11 +83,19 @@ pub(super) fn identity() -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
 }
 
 pub(super) fn server_config_raw(library: CryptoLibrary, offer: &Offer) -> ServerConfig {
+    server_config_asking(library, offer, WebPkiClientVerifier::no_client_auth())
+}
+
+pub(super) fn server_config_asking(
+    library: CryptoLibrary,
+    offer: &Offer,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> ServerConfig {
     let (certificate, key) = identity();
     let mut config = ServerConfig::builder_with_provider(offer.provider(library))
         .with_protocol_versions(&offer.versions())
         .unwrap()
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(vec![certificate], key)
         .unwrap();
     config.alpn_protocols = offer.alpn();

@@ -11,6 +11,7 @@
 //! only later and dearer; what it admits, rustls may still refuse.
 #![forbid(unsafe_code)]
 
+mod doors;
 mod selection;
 #[cfg(test)]
 mod tests;
@@ -28,12 +29,14 @@ use rustls::{ProtocolVersion, ServerConfig, SupportedProtocolVersion};
 use super::certificate_compression::Compression;
 use super::certificates::index::{Candidates, CertificateIndex};
 use super::certificates::{CertificateName, KeyType, LoadedCertificate};
+use super::client_auth::Gate;
 use super::client_hello::ClientHello;
 use super::names::{CipherSuite, Group};
 use super::provider::{self, ProviderError};
 use super::secrets::CaptureSecrets;
 use super::server_name::ServerName;
 use super::{CryptoLibrary, Refusal, Version};
+use doors::{Door, Doors};
 use selection::{Offer, Selection};
 
 /// What a [`Policy`] is made of.
@@ -61,6 +64,22 @@ pub struct PolicySettings {
     /// Makes session tickets. Share it between policies only if they have the same
     /// certificates and client authentication: see [`super::tickets`].
     pub tickets: Arc<dyn ProducesTickets>,
+    /// Decides on the client's certificate; `None`: it is not asked for one.
+    pub gate: Option<Arc<Gate>>,
+    /// The same for clients that ask for certain names.
+    pub gates_of_names: Vec<NamedGate>,
+}
+
+/// How clients are authenticated that ask for one of these names.
+#[derive(Debug)]
+pub struct NamedGate {
+    /// The names: exact ones go before wildcards, whatever the order of the list. None is
+    /// in two lists.
+    pub names: Vec<CertificateName>,
+    /// As [`PolicySettings::gate`].
+    pub gate: Option<Arc<Gate>>,
+    /// As [`PolicySettings::tickets`], of a domain of their own.
+    pub tickets: Arc<dyn ProducesTickets>,
 }
 
 impl PolicySettings {
@@ -82,6 +101,8 @@ impl PolicySettings {
             default_certificate: DefaultCertificate::First,
             unknown_sni: UnknownServerName::Default,
             tickets,
+            gate: None,
+            gates_of_names: Vec::new(),
         }
     }
 }
@@ -144,6 +165,8 @@ pub enum PolicyError {
 pub struct Admission {
     /// What the worker begins the handshake with.
     pub config: Arc<ServerConfig>,
+    /// Who decides on the client's certificate; `None`: it is not asked for one.
+    pub gate: Option<Arc<Gate>>,
     /// The version that will be negotiated.
     pub version: Version,
     /// What will sign, unless a session is resumed.
@@ -189,11 +212,7 @@ pub struct Policy {
     selection: Arc<Selection>,
     minimum_version: Version,
     alpn: Vec<Vec<u8>>,
-    /// One configuration for each version that a client may end up with: rustls tells a
-    /// certificate resolver all about the client but that, and a TLS 1.2 suite binds the
-    /// kind of key where a TLS 1.3 suite does not.
-    tls12: Arc<ServerConfig>,
-    tls13: Arc<ServerConfig>,
+    doors: Doors,
 }
 
 impl Policy {
@@ -213,6 +232,8 @@ impl Policy {
             default_certificate,
             unknown_sni,
             tickets,
+            gate,
+            gates_of_names,
         } = settings;
         if certificates.is_empty() {
             return Err(PolicyError::NoCertificates);
@@ -231,12 +252,18 @@ impl Policy {
         let selection = Arc::new(Selection::new(index, default, unknown_sni, &provider));
 
         let compressors: Vec<_> = compression.iter().map(|one| one.compressor()).collect();
-        let config = |version| -> Result<Arc<ServerConfig>, rustls::Error> {
+        let config = |version,
+                      gate: Option<&Arc<Gate>>,
+                      tickets: Arc<dyn ProducesTickets>|
+         -> Result<Arc<ServerConfig>, rustls::Error> {
             let resolver = Resolver { selection: Arc::clone(&selection), version };
-            let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
-                .with_protocol_versions(versions)?
-                .with_no_client_auth()
-                .with_cert_resolver(Arc::new(resolver));
+            let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_protocol_versions(versions)?;
+            let builder = match gate {
+                Some(gate) => builder.with_client_cert_verifier(Arc::clone(gate.verifier()) as _),
+                None => builder.with_no_client_auth(),
+            };
+            let mut config = builder.with_cert_resolver(Arc::new(resolver));
             config.ignore_client_order = true;
             config.alpn_protocols.clone_from(&alpn);
             config.cert_compressors = compressors.clone();
@@ -244,7 +271,7 @@ impl Policy {
             config.cert_compression_cache = Arc::new(CompressionCache::Disabled);
             // What clients send is not unpacked.
             config.cert_decompressors = Vec::new();
-            config.ticketer = Arc::clone(&tickets);
+            config.ticketer = tickets;
             config.session_storage = Arc::new(NoServerSessionStorage {});
             // One: a second would cost every client a flight's worth of bytes for the
             // few that open a second connection before they have seen a new ticket.
@@ -257,8 +284,18 @@ impl Policy {
             config.key_log = Arc::new(CaptureSecrets);
             Ok(Arc::new(config))
         };
-        let (tls12, tls13) = (config(Version::Tls12)?, config(Version::Tls13)?);
-        Ok(Self { selection, minimum_version, alpn, tls12, tls13 })
+        let door = |gate: Option<Arc<Gate>>,
+                    tickets: Arc<dyn ProducesTickets>|
+         -> Result<Door, rustls::Error> {
+            let tls12 = config(Version::Tls12, gate.as_ref(), Arc::clone(&tickets))?;
+            let tls13 = config(Version::Tls13, gate.as_ref(), tickets)?;
+            Ok(Door { gate, tls12, tls13 })
+        };
+        let mut doors = Doors::new(door(gate, tickets)?);
+        for NamedGate { names, gate, tickets } in gates_of_names {
+            doors.add(names, door(gate, tickets)?);
+        }
+        Ok(Self { selection, minimum_version, alpn, doors })
     }
 
     /// The certificates of the listener.
@@ -266,9 +303,15 @@ impl Policy {
         self.selection.index().certificates()
     }
 
-    /// What a TLS 1.3 handshake begins with, whatever its ClientHello says.
+    /// What a TLS 1.3 handshake begins with, if its ClientHello asks for no name.
     pub fn tls13(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.tls13)
+        Arc::clone(&self.doors.of(None).tls13)
+    }
+
+    /// Who decides on the certificate of a client that asks for this name, which is in
+    /// lower case; `None`: it is not asked for one.
+    pub fn gate(&self, server_name: Option<&str>) -> Option<&Arc<Gate>> {
+        self.doors.of(server_name).gate.as_ref()
     }
 
     /// Decides from the ClientHello alone, with a few look-ups and no cryptography,
@@ -299,11 +342,13 @@ impl Policy {
             return Err(Refusal::NoSharedGroup);
         }
         self.check_alpn(hello)?;
+        let door = self.doors.of(hello.server_name.as_ref().map(ServerName::as_str));
         Ok(Admission {
             config: Arc::clone(match version {
-                Version::Tls12 => &self.tls12,
-                Version::Tls13 => &self.tls13,
+                Version::Tls12 => &door.tls12,
+                Version::Tls13 => &door.tls13,
             }),
+            gate: door.gate.clone(),
             version,
             key: certificate.key_type.into(),
             symmetric_only: version == Version::Tls12 && hello.offers_session_ticket,

@@ -5,6 +5,7 @@ pub mod authority;
 pub mod backend;
 pub mod bystander;
 pub mod certificates;
+pub mod clients;
 pub mod configuration;
 pub mod confinement;
 pub mod echo;

@@ -65,6 +65,16 @@ pub(super) const ENGINE_COUNTERS: &[Family<EngineMetrics, Counter>] = &[
     ("connections_passed_through", "Connections passed through, TLS and all", |engine| {
         &engine.passed_through
     }),
+    (
+        "client_certificates_verified",
+        "Full handshakes of clients that showed a certificate",
+        |engine| &engine.client_certificates[0],
+    ),
+    (
+        "client_certificates_resumed",
+        "Resumed handshakes of clients that once showed a certificate",
+        |engine| &engine.client_certificates[1],
+    ),
     ("accept_failures", "Accepts that failed, as at the descriptor limit", |engine| {
         &engine.accept_failures
     }),

@@ -242,6 +242,7 @@ fn every_cell_of_an_engine_is_on_the_page() {
         shed,
         sources,
         handshakes,
+        client_certificates,
         failures,
         shed_queue_full,
         handshake_time,
@@ -283,7 +284,9 @@ fn every_cell_of_an_engine_is_on_the_page() {
     ] {
         marks.counter(cell);
     }
-    for cell in ended.iter().chain(shed).chain(failures).chain(shed_queue_full) {
+    for cell in
+        ended.iter().chain(shed).chain(failures).chain(shed_queue_full).chain(client_certificates)
+    {
         marks.counter(cell);
     }
     for cell in handshakes.as_flattened().as_flattened() {
@@ -509,7 +512,7 @@ fn the_certificates_that_end_soonest_are_shown_and_all_are_counted() {
         source: "/etc/forebay/all.pem".to_owned(),
         staple_ends_unix_seconds: (number < 150).then_some(1_800_000_000 - number),
     });
-    fixture.certificates.replace(all.collect());
+    fixture.certificates.replace(all.collect(), vec![]);
     let read = read(&fixture.page.print(Format::OpenMetrics));
     assert_eq!(read.value("forebay_certificates", &[]), Some(250.0));
     let name = "forebay_certificate_expiry_timestamp_seconds";
@@ -532,7 +535,7 @@ fn certificates_with_the_same_labels_are_one_series_and_strange_paths_are_escape
         source: "/srv/\"odd\"\\path\nhere".to_owned(),
         staple_ends_unix_seconds: None,
     };
-    fixture.certificates.replace(vec![one(7), one(5), one(6)]);
+    fixture.certificates.replace(vec![one(7), one(5), one(6)], vec![]);
     let read = read(&fixture.page.print(Format::OpenMetrics));
     let name = "forebay_certificate_expiry_timestamp_seconds";
     assert_eq!(read.count(name), 1);

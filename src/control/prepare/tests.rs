@@ -3,7 +3,7 @@
 use rustls::server::ProducesTickets;
 
 use super::*;
-use crate::config::{BackendAddress, PoolSettings};
+use crate::config::{BackendAddress, ClientAuthSettings, PoolSettings};
 use crate::endpoint::Endpoint;
 use crate::proxy_protocol::ProxyProtocol;
 use crate::tls::CryptoLibrary;
@@ -26,6 +26,8 @@ fn listener(name: &str, port: u16) -> ListenerSettings {
         accept_proxy_from: Vec::new(),
         routes: Vec::new(),
         session_domain: None,
+        client_auth: ClientAuthSettings::default(),
+        client_auth_for: Vec::new(),
         pool: 0,
         policy: config::TlsPolicy::new(CryptoLibrary::AwsLc),
     }

@@ -37,10 +37,11 @@ fn engine(
 fn obedient(told: SyncSender<String>) -> Engine {
     engine(4, move |orders| {
         for order in orders {
-            let end = !matches!(order, Order::Reload(_));
+            let end = !matches!(order, Order::Reload(_) | Order::EndRefused);
             let text = match order {
                 Order::Reload(snapshot) => format!("reload {snapshot}"),
                 Order::Drain { .. } => "drain".to_owned(),
+                Order::EndRefused => "end refused".to_owned(),
                 Order::Stop => "stop".to_owned(),
             };
             told.send(text).expect("the test listens");
@@ -90,6 +91,7 @@ impl Fixture {
             certificates: Arc::default(),
             pools: Arc::default(),
             session_keys: SessionKeys::default(),
+            recheck_clients: Box::new(|_| Rechecked::default()),
             event_log: self.event_log.take().expect("one supervisor for each fixture"),
             drain_times: AT_ONCE,
         }
@@ -107,6 +109,7 @@ fn load(_: Scope, generation: u64) -> Option<Reloaded<u64>> {
         snapshot: Arc::new(generation),
         certificates: vec![],
         pools: vec![],
+        revocation_lists: vec![],
         served: vec![],
         drain_times: AT_ONCE,
     })

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use rustls::pki_types::CertificateDer;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     AlertDescription, CipherSuite, ClientConfig, Error, NamedGroup, RootCertStore, ServerConfig,
 };
@@ -10,8 +11,10 @@ use rustls::{
 use super::*;
 use crate::handshake::test_support::{
     HOST, LIBRARIES, Offer, Pair, VERSIONS, client_config, client_config_trusting, exchange,
-    identity, open_all, server_config, server_config_raw,
+    identity, open_all, server_config, server_config_asking, server_config_raw,
 };
+use crate::tls::client_auth::{Demand, Revocation, Rules, Verifier, VerifierSettings};
+use crate::tls::{names, provider};
 
 const LIBRARY: CryptoLibrary = CryptoLibrary::AwsLc;
 
@@ -47,6 +50,54 @@ fn a_full_handshake_ends_in_keys_that_the_client_understands() {
             assert_eq!(established.facts.version, version);
             assert!(!established.facts.resumed);
             exchange(&mut pair.client, &mut established);
+        }
+    }
+}
+
+/// A gate that asks for a certificate, and trusts this authority.
+fn gate(library: CryptoLibrary, authority: CertificateDer<'static>) -> Arc<Gate> {
+    let groups = provider::default_groups(library);
+    let provider = provider::crypto_provider(library, &names::CipherSuite::DEFAULT_ORDER, groups);
+    let settings = VerifierSettings {
+        demand: Demand::Required,
+        authorities: vec![authority],
+        revocation_lists: Vec::new(),
+        revocation: Revocation::default(),
+        rules: Rules::default(),
+    };
+    let verifier = Verifier::new(settings, Arc::new(provider.unwrap())).unwrap();
+    Arc::new(Gate::new(Arc::new(verifier), Arc::default()))
+}
+
+#[test]
+fn a_client_that_resumes_and_would_not_come_in_now_is_told_so_and_gets_no_session() {
+    let mut stranger = rcgen::CertificateParams::default();
+    stranger.distinguished_name.push(rcgen::DnType::CommonName, "stranger");
+    let stranger = stranger.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    for library in LIBRARIES {
+        for version in VERSIONS {
+            let offer = Offer::version(version);
+            let (own, key) = identity();
+            let (then, now) = (gate(library, own.clone()), gate(library, stranger.der().clone()));
+            let server = server_config_asking(library, &offer, Arc::clone(then.verifier()) as _);
+            let (server, mut client) = (Arc::new(server), client_config(&offer));
+            let provider = rustls::crypto::aws_lc_rs::default_provider();
+            let certified = CertifiedKey::from_der(vec![own], key, &provider).unwrap();
+            client.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
+            let client = Arc::new(client);
+            for resumed in [false, true] {
+                let mut pair = Pair::new(library, &server, &client);
+                pair.task.gate = Some(Arc::clone(&then));
+                pair.run().unwrap();
+                let established = pair.established();
+                assert_eq!(established.facts.resumed, resumed, "{library} {version}");
+                assert_eq!(established.client.unwrap().chain().len(), 1);
+            }
+            let mut pair = Pair::new(library, &server, &client);
+            pair.task.gate = Some(Arc::clone(&now));
+            let client_says = pair.run().unwrap_err();
+            assert_eq!(client_says, Error::AlertReceived(AlertDescription::UnknownCA));
+            assert_eq!(pair.failure().reason, FailureReason::ClientCertificateUntrusted);
         }
     }
 }

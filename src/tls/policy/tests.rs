@@ -626,7 +626,7 @@ mod agreement {
             let config = match &admission {
                 Ok(admission) => Arc::clone(&admission.config),
                 // Without an admission the version is unknown: try both.
-                Err(_) => Arc::clone(&policy.tls12),
+                Err(_) => Arc::clone(&policy.doors.of(None).tls12),
             };
             let outcome = shake(&mut connection, config, hello);
             match admission {
@@ -645,7 +645,7 @@ mod agreement {
                     prop_assert!(outcome.is_err(), "{:?}, but rustls agreed", refusal);
                     let mut connection = client.connection();
                     let hello = first_flight(&mut connection);
-                    let outcome = shake(&mut connection, Arc::clone(&policy.tls13), hello);
+                    let outcome = shake(&mut connection, policy.tls13(), hello);
                     prop_assert!(outcome.is_err(), "{:?}, but rustls agreed", refusal);
                 }
             }

@@ -18,7 +18,10 @@ use aws_lc_rs::digest::{self, SHA256};
 pub struct DomainId([u8; 32]);
 
 /// How clients are authenticated, as it goes into the digest: they are not.
-const CLIENT_AUTHENTICATION: &[u8] = b"client authentication: none";
+const CLIENTS_ANONYMOUS: &[u8] = b"client authentication: none";
+
+/// The same for domains that are made of another and a verifier.
+const CLIENTS_BY_CERTIFICATE: &[u8] = b"client authentication: certificates";
 
 impl DomainId {
     /// The domain of certificates for these names; order and repetition do not matter.
@@ -26,12 +29,20 @@ impl DomainId {
         let mut names: Vec<&str> = names.into_iter().collect();
         names.sort_unstable();
         names.dedup();
-        Self::digest(b"names", names.into_iter())
+        Self::digest(CLIENTS_ANONYMOUS, b"names", names.into_iter().map(str::as_bytes))
     }
 
     /// The domain that the operator calls `name`; never equal to one of names.
     pub fn named(name: &str) -> Self {
-        Self::digest(b"named", std::iter::once(name))
+        Self::digest(CLIENTS_ANONYMOUS, b"named", std::iter::once(name.as_bytes()))
+    }
+
+    /// The same domain with clients that are authenticated by the verifier with this
+    /// [`Verifier::id`](crate::tls::client_auth::Verifier::id): whom other authorities,
+    /// lists of the revoked or rules let in has to show the certificate anew.
+    pub fn for_clients_of(self, verifier_id: &[u8; 32]) -> Self {
+        let parts = [&self.0[..], &verifier_id[..]];
+        Self::digest(CLIENTS_BY_CERTIFICATE, b"verifier", parts.into_iter())
     }
 
     /// The digest.
@@ -39,7 +50,7 @@ impl DomainId {
         &self.0
     }
 
-    fn digest<'a>(kind: &[u8], parts: impl Iterator<Item = &'a str>) -> Self {
+    fn digest<'a>(clients: &[u8], kind: &[u8], parts: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut context = digest::Context::new(&SHA256);
         let mut add = |part: &[u8]| {
             // The length in front keeps ["ab"] and ["a", "b"] apart.
@@ -47,9 +58,9 @@ impl DomainId {
             context.update(part);
         };
         add(b"forebay session domain v1");
-        add(CLIENT_AUTHENTICATION);
+        add(clients);
         add(kind);
-        parts.for_each(|part| add(part.as_bytes()));
+        parts.for_each(add);
         let mut id = [0; 32];
         id.copy_from_slice(context.finish().as_ref());
         Self(id)
