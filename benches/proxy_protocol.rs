@@ -29,6 +29,7 @@ fn encoding(criterion: &mut Criterion) {
             destination: destination.parse().expect("a literal address"),
             server_name: session.server_name.as_deref(),
             session: Some(&session),
+            certificate: None,
         };
         for (name, version) in [("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)] {
             group.bench_function(format!("{name}/{family}"), |bencher| {

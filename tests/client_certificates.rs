@@ -19,6 +19,7 @@ use rustls::{ClientConfig, HandshakeKind, SupportedProtocolVersion};
 use tempfile::TempDir;
 
 use support::authority::write;
+use support::backend::Backend;
 use support::certificates::{Key, self_signed};
 use support::clients::{ClientAuthority, Identity};
 use support::configuration::configuration;
@@ -26,6 +27,7 @@ use support::forebay::{Forebay, PATIENCE};
 use support::openssl::{OpensslClient, only};
 use support::ports::free_address;
 use support::program::Finished;
+use support::proxy_header::parse;
 use support::tls_client::{self, TlsStream};
 
 const VERSIONS: [&str; 2] = ["TLSv1.2", "TLSv1.3"];
@@ -81,6 +83,11 @@ impl Scene {
     /// With these lines behind the listener's own; `CA` and `CRL` in them stand for the
     /// files.
     fn new(lines: &str) -> Self {
+        Self::before(None, lines, "")
+    }
+
+    /// The same before another server than the responder, with more keys of the pool.
+    fn before(server: Option<&str>, lines: &str, pool: &str) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let authority = ClientAuthority::new("clients");
         let list = directory.path().join("clients.crl.pem");
@@ -90,8 +97,8 @@ impl Scene {
         let lines = lines
             .replace("CA", &format!("{:?}", authority.certificate()))
             .replace("CRL", &format!("{list:?}"));
-        let backend = responder.address.to_string();
-        let text = configuration(address, &[&certificate], &[&backend], "", "").replacen(
+        let backend = server.map_or_else(|| responder.address.to_string(), str::to_owned);
+        let text = configuration(address, &[&certificate], &[&backend], pool, "").replacen(
             "[[pool]]",
             &format!("{lines}\n[[pool]]"),
             1,
@@ -152,6 +159,12 @@ fn client(version: &'static SupportedProtocolVersion, identity: &Identity) -> Ar
     config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
     config.resumption = Resumption::in_memory_sessions(8);
     Arc::new(config)
+}
+
+/// A client without a certificate.
+fn anonymous(version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Arc::new(tls_client::config_of(provider, &[version]))
 }
 
 /// Asks, and says whether there was an answer and whether the session was resumed.
@@ -318,13 +331,7 @@ fn a_new_list_ends_the_sessions_of_whom_it_revokes_and_nobody_elses() {
         ["kept", "lost"].map(|name| scene.authority.issue(name, &format!("DNS:{name}.test")));
     for version in rustls_versions() {
         scene.revoke(&[]);
-        let mut anonymous = connect(
-            &Arc::new(tls_client::config_of(
-                Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
-                &[version],
-            )),
-            scene.address,
-        );
+        let mut anonymous = connect(&anonymous(version), scene.address);
         let mut staying = connect(&client(version, &kept), scene.address);
         let revoked = client(version, &lost);
         let mut thrown_out = [(); 3].map(|()| connect(&revoked, scene.address));
@@ -342,6 +349,39 @@ fn a_new_list_ends_the_sessions_of_whom_it_revokes_and_nobody_elses() {
     }
     let ended = "forebay_connections_ended_total";
     assert_eq!(scene.forebay.metric(ended, &["reason=\"client_refused\""]), 6.0);
+}
+
+#[test]
+fn the_server_is_told_of_the_certificate_and_whether_it_was_shown_now() {
+    let backend = Backend::listen();
+    let scene = Scene::before(
+        Some(&backend.address),
+        "[listener.client_auth]\nmode = \"optional\"\nca = CA",
+        "proxy_protocol = \"v2\"",
+    );
+    let ours = scene.authority.issue("ours", "DNS:ours.test");
+    let header = |client: &Arc<ClientConfig>| {
+        let mut stream = connect(client, scene.address);
+        stream.write_all(b"stay").expect("sent");
+        let mut bytes = Vec::new();
+        let mut server = backend.accept();
+        while !bytes.ends_with(b"stay") {
+            let mut buffer = [0; 1024];
+            let count = server.read(&mut buffer).expect("read");
+            assert!(count > 0, "{bytes:?}");
+            bytes.extend_from_slice(&buffer[..count]);
+        }
+        server.write_all(b"served").expect("sent");
+        stream.read_exact(&mut [0; 6]).expect("an answer");
+        let header = parse(&bytes);
+        (header.certificate_bits, header.common_name)
+    };
+    for version in rustls_versions() {
+        let client = client(version, &ours);
+        assert_eq!(header(&client), (6, Some("ours".to_owned())), "{version:?}");
+        assert_eq!(header(&client), (4, Some("ours".to_owned())), "{version:?}, resumed");
+        assert_eq!(header(&anonymous(version)), (0, None), "{version:?}");
+    }
 }
 
 #[test]

@@ -121,6 +121,7 @@ fn proxy_header() {
         destination: "198.51.100.7:443".parse().expect("a literal address"),
         server_name: session.server_name.as_deref(),
         session: Some(&session),
+        certificate: None,
     };
     let mut out = [0; HEADER_BYTES_MAX];
     counted(|| {

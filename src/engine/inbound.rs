@@ -16,7 +16,7 @@ use crate::driver::{
     BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno, LARGE_BUFFER_BYTES, Readiness,
 };
 use crate::handshake::HandshakeService;
-use crate::proxy_protocol::{self, Header};
+use crate::proxy_protocol::{self, CertificateFacts, Header};
 use crate::tls::record::{Opened, RecordError};
 
 /// The PROXY header is written into the headroom.
@@ -185,12 +185,18 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             .or_else(|| self.driver.local_address(client).ok())
             .unwrap_or(connection.peer);
         let session = connection.session.as_ref().map(|session| &session.facts);
+        let certificate = connection
+            .session
+            .as_ref()
+            .and_then(|session| session.client.as_ref())
+            .map(|client| CertificateFacts { common_name: client.common_name() });
         let server_name = session.map_or(&connection.passed_name, |facts| &facts.server_name);
         let header = Header {
             source: connection.peer,
             destination,
             server_name: server_name.as_deref(),
             session,
+            certificate,
         };
         proxy_protocol::encode(pool.proxy_protocol, &header, out)
             .expect("HEADER_BYTES_MAX is what the largest header takes")

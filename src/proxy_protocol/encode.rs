@@ -20,7 +20,7 @@ pub enum ProxyProtocol {
     None,
     /// The line of text: addresses and ports only.
     V1,
-    /// Binary, with ALPN, server name, TLS version and cipher suite.
+    /// Binary, with ALPN, server name, TLS version, cipher suite and client certificate.
     V2,
 }
 
@@ -36,6 +36,16 @@ pub struct Header<'a> {
     /// What was negotiated with the client; `None` if it goes on to speak TLS with the
     /// server. Version 1 has no place for it.
     pub session: Option<&'a SessionFacts>,
+    /// The client's certificate, which was verified; `None` if it showed none. Version 1 has
+    /// no place for it either.
+    pub certificate: Option<CertificateFacts<'a>>,
+}
+
+/// What is said of a client's certificate.
+#[derive(Clone, Copy, Debug)]
+pub struct CertificateFacts<'a> {
+    /// Its common name; one of more than [`COMMON_NAME_BYTES_MAX`] is left out.
+    pub common_name: Option<&'a str>,
 }
 
 /// The header does not fit into the memory offered, or one of its values is longer
@@ -56,6 +66,7 @@ pub const V2_BYTES_MAX: usize = V2_FIXED_BYTES
     + (TLV_BYTES + AUTHORITY_BYTES_MAX)
     + (TLV_BYTES + SSL_FIXED_BYTES)
     + (TLV_BYTES + VERSION_BYTES)
+    + (TLV_BYTES + COMMON_NAME_BYTES_MAX)
     + (TLV_BYTES + cipher_name_bytes_max());
 
 /// No header is longer than this.
@@ -93,21 +104,28 @@ const V2_TCP_OVER_IPV4: u8 = 0x11;
 const V2_TCP_OVER_IPV6: u8 = 0x21;
 
 const SUBTYPE_SSL_VERSION: u8 = 0x21;
+const SUBTYPE_SSL_CN: u8 = 0x22;
 const SUBTYPE_SSL_CIPHER: u8 = 0x23;
 /// Client bits (one byte) and verification result (four).
 const SSL_FIXED_BYTES: usize = 5;
-/// `PP2_CLIENT_SSL`: the client connected over TLS. The two certificate bits stay
-/// clear, since no client certificate is asked for.
+/// `PP2_CLIENT_SSL`: the client connected over TLS.
 const CLIENT_SSL: u8 = 0x01;
-/// The specification calls for zero when a certificate was verified and leaves the
-/// value without a certificate open; HAProxy sends zero (`make_proxy_line_v2` sets the
-/// field only for a session with a certificate), and receivers go by the client bits.
-const VERIFY_WITHOUT_CERTIFICATE: u32 = 0;
+/// `PP2_CLIENT_CERT_CONN`: it showed a certificate on this connection.
+const CLIENT_CERTIFICATE_NOW: u8 = 0x02;
+/// `PP2_CLIENT_CERT_SESS`: it did in this session, perhaps on an earlier connection.
+const CLIENT_CERTIFICATE_IN_SESSION: u8 = 0x04;
+/// The specification calls for zero when a certificate was verified, as each that is
+/// spoken of here was, and leaves the value without a certificate open; HAProxy sends zero
+/// (`make_proxy_line_v2` sets the field only for a session with a certificate), and
+/// receivers go by the client bits.
+const VERIFIED: u32 = 0;
 
 /// RFC 7301 section 3.1: a protocol name has one byte for its length.
 const ALPN_BYTES_MAX: usize = 255;
 /// RFC 1035 section 2.3.4: 255 bytes on the wire, which is 253 characters.
 const AUTHORITY_BYTES_MAX: usize = 253;
+/// RFC 5280 appendix A.1, `ub-common-name`; half of a longer one would be another's.
+pub const COMMON_NAME_BYTES_MAX: usize = 64;
 /// "TLSv1.2" and "TLSv1.3".
 const VERSION_BYTES: usize = 7;
 
@@ -216,23 +234,36 @@ fn encode_v2(header: &Header<'_>, out: &mut [u8]) -> Result<usize, HeaderTooLarg
         out.put_tlv(TYPE_AUTHORITY, name.as_bytes(), AUTHORITY_BYTES_MAX)?;
     }
     if let Some(session) = session {
-        put_ssl(session, &mut out)?;
+        put_ssl(session, header.certificate, &mut out)?;
     }
     out.fill_length(V2_FIXED_BYTES - 2)?;
     Ok(out.length)
 }
 
 /// Section 2.2.6.
-fn put_ssl(session: &SessionFacts, out: &mut Out<'_>) -> Result<(), HeaderTooLarge> {
+fn put_ssl(
+    session: &SessionFacts,
+    certificate: Option<CertificateFacts<'_>>,
+    out: &mut Out<'_>,
+) -> Result<(), HeaderTooLarge> {
+    let bits = match (certificate, session.resumed) {
+        (None, _) => CLIENT_SSL,
+        (Some(_), true) => CLIENT_SSL | CLIENT_CERTIFICATE_IN_SESSION,
+        (Some(_), false) => CLIENT_SSL | CLIENT_CERTIFICATE_IN_SESSION | CLIENT_CERTIFICATE_NOW,
+    };
     let (version, cipher) = (
         version_name(session.version),
         names::cipher_suite_name(session.cipher_suite).unwrap_or("unknown"),
     );
     out.put(&[TYPE_SSL])?;
     let ssl_length = out.put_length()?;
-    out.put(&[CLIENT_SSL])?;
-    out.put(&VERIFY_WITHOUT_CERTIFICATE.to_be_bytes())?;
+    out.put(&[bits])?;
+    out.put(&VERIFIED.to_be_bytes())?;
     out.put_tlv(SUBTYPE_SSL_VERSION, version.as_bytes(), VERSION_BYTES)?;
+    let common_name = certificate.and_then(|certificate| certificate.common_name);
+    if let Some(name) = common_name.filter(|name| name.len() <= COMMON_NAME_BYTES_MAX) {
+        out.put_tlv(SUBTYPE_SSL_CN, name.as_bytes(), COMMON_NAME_BYTES_MAX)?;
+    }
     out.put_tlv(SUBTYPE_SSL_CIPHER, cipher.as_bytes(), cipher_name_bytes_max())?;
     out.fill_length(ssl_length)
 }

@@ -12,7 +12,9 @@
 pub mod decode;
 pub mod encode;
 
-pub use encode::{HEADER_BYTES_MAX, Header, HeaderTooLarge, ProxyProtocol, encode};
+pub use encode::{
+    CertificateFacts, HEADER_BYTES_MAX, Header, HeaderTooLarge, ProxyProtocol, encode,
+};
 
 /// Section 2.2: what every version 2 header begins with.
 const V2_SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";

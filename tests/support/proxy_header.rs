@@ -12,6 +12,10 @@ pub struct ProxyHeader {
     pub authority: Option<String>,
     pub tls_version: Option<String>,
     pub cipher: Option<String>,
+    /// The client's bits beside that it speaks TLS: a certificate on this connection (2), in
+    /// this session (4).
+    pub certificate_bits: u8,
+    pub common_name: Option<String>,
     /// Bytes of the header; what follows is the stream.
     pub length: usize,
 }
@@ -78,8 +82,12 @@ fn read_values(header: &mut ProxyHeader, mut bytes: &[u8]) {
         match kind {
             0x01 => header.alpn = text(),
             0x02 => header.authority = text(),
-            // The client's flags and the verification result come before the values.
-            0x20 => read_values(header, &value[5..]),
+            0x20 => {
+                assert_eq!(value[1..5], [0; 4], "verified, or no certificate");
+                header.certificate_bits = value[0] & !1;
+                read_values(header, &value[5..]);
+            }
+            0x22 => header.common_name = text(),
             0x21 => header.tls_version = text(),
             0x23 => header.cipher = text(),
             _ => panic!("unexpected value of type {kind:#x}"),

@@ -21,6 +21,7 @@ fn encoded(version: ProxyProtocol, source: &str, destination: &str) -> Vec<u8> {
         destination: destination.parse().unwrap(),
         server_name: None,
         session: Some(&facts(None, None)),
+        certificate: None,
     };
     encoded_header(version, &header)
 }
@@ -90,6 +91,7 @@ fn version_2_over_ipv4_has_the_bytes_of_the_specification() {
         destination: "198.51.100.7:443".parse().unwrap(),
         server_name: Some("a.example"),
         session: Some(&facts(Some(b"h2"), Some("a.example"))),
+        certificate: None,
     };
     let mut expected = Vec::new();
     expected.extend(*b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a");
@@ -130,6 +132,7 @@ fn version_2_gives_tls_1_2_suites_their_openssl_names() {
         destination: "192.0.2.2:2".parse().unwrap(),
         server_name: session.server_name.as_deref(),
         session: Some(&session),
+        certificate: None,
     };
     let decoded = decode_v2(&encoded_header(ProxyProtocol::V2, &header));
     assert_eq!(decoded.version, "TLSv1.2");
@@ -148,12 +151,44 @@ fn the_longest_values_give_exactly_the_longest_header() {
         destination: "[2001:db8::2]:2".parse().unwrap(),
         server_name: session.server_name.as_deref(),
         session: Some(&session),
+        certificate: Some(CertificateFacts {
+            common_name: Some(&"c".repeat(COMMON_NAME_BYTES_MAX)),
+        }),
     };
     let bytes = encoded_header(ProxyProtocol::V2, &header);
     assert_eq!(bytes.len(), V2_BYTES_MAX);
     assert_eq!(V2_BYTES_MAX, HEADER_BYTES_MAX);
     let mut short = [0; HEADER_BYTES_MAX - 1];
     assert_eq!(encode(ProxyProtocol::V2, &header, &mut short), Err(HeaderTooLarge));
+}
+
+/// The value of PP2_TYPE_SSL for a client with this common name.
+fn ssl_value(common_name: Option<&str>, resumed: bool) -> Vec<u8> {
+    let header = Header {
+        source: "192.0.2.1:1".parse().unwrap(),
+        destination: "192.0.2.2:2".parse().unwrap(),
+        server_name: None,
+        session: Some(&SessionFacts { resumed, ..facts(None, None) }),
+        certificate: Some(CertificateFacts { common_name }),
+    };
+    encoded_header(ProxyProtocol::V2, &header)[28 + TLV_BYTES..].to_vec()
+}
+
+#[test]
+fn version_2_says_whether_the_certificate_was_shown_now_and_whose_it_is() {
+    // PP2_CLIENT_SSL, PP2_CLIENT_CERT_CONN and PP2_CLIENT_CERT_SESS; verified.
+    let now = ssl_value(Some("app"), false);
+    assert_eq!(now[..5], [0x07, 0, 0, 0, 0]);
+    assert_eq!(now[15..21], *b"\x22\x00\x03app");
+    let before = ssl_value(None, true);
+    assert_eq!(before[..5], [0x05, 0, 0, 0, 0]);
+    assert_eq!(before[15], SUBTYPE_SSL_CIPHER);
+}
+
+#[test]
+fn a_common_name_longer_than_its_bound_is_left_out() {
+    let value = ssl_value(Some(&"c".repeat(COMMON_NAME_BYTES_MAX + 1)), false);
+    assert_eq!((value[0], value[15]), (0x07, SUBTYPE_SSL_CIPHER));
 }
 
 #[test]
@@ -163,6 +198,7 @@ fn a_name_longer_than_dns_allows_is_refused() {
         destination: "192.0.2.2:2".parse().unwrap(),
         server_name: Some(&"n".repeat(AUTHORITY_BYTES_MAX + 1)),
         session: Some(&facts(None, None)),
+        certificate: None,
     };
     let mut out = [0; 2 * HEADER_BYTES_MAX];
     assert_eq!(encode(ProxyProtocol::V2, &header, &mut out), Err(HeaderTooLarge));
@@ -275,6 +311,7 @@ proptest! {
                 destination,
                 server_name: session.server_name.as_deref(),
                 session: Some(&session),
+                certificate: None,
             },
         );
         let decoded = decode_v2(&bytes);
@@ -311,6 +348,7 @@ proptest! {
                 destination,
                 server_name: session.server_name.as_deref(),
                 session: Some(&session),
+                certificate: None,
             },
         );
         let line = String::from_utf8(line).unwrap();
@@ -336,7 +374,7 @@ proptest! {
         session in any_session(),
     ) {
         let header =
-            Header { source, destination, server_name: session.server_name.as_deref(), session: Some(&session) };
+            Header { source, destination, server_name: session.server_name.as_deref(), session: Some(&session), certificate: None };
         for version in [ProxyProtocol::V1, ProxyProtocol::V2] {
             let full = encoded_header(version, &header);
             let mut out = vec![0; room];
