@@ -21,7 +21,7 @@
 //! | [`engine`] | the loop of one data core | the driver trait, [`handshake`], [`upstream`], [`routing`], [`proxy_protocol`], [`tls`] |
 //! | [`handshake`] | workers, queues, scheduling, shedding | [`tls`], threads |
 //! | [`upstream`] | pools and balancing; sans-I/O | [`proxy_protocol`] versions |
-//! | [`routing`] | which way a client goes, by its ClientHello; sans-I/O | [`tls`] ClientHello and versions |
+//! | [`routing`] | which way a client goes, by its ClientHello; sans-I/O | [`tls`] ClientHello, versions and rules on client certificates |
 //! | [`proxy_protocol`] | who the client is, received and sent; sans-I/O | what a handshake negotiated |
 //! | [`tls`] | certificates, ClientHello, record layer; sans-I/O, no `unsafe` | rustls, ring, aws-lc-rs |
 //! | [`driver`] | the only door to the kernel, and its simulator; all `unsafe` | the kernel |

@@ -385,6 +385,38 @@ fn the_server_is_told_of_the_certificate_and_whether_it_was_shown_now() {
 }
 
 #[test]
+fn a_route_by_certificate_takes_whom_it_means_on_resumption_too_and_nobody_else() {
+    let partners = Backend::listen();
+    let scene = Scene::before(
+        None,
+        "[listener.client_auth]\nmode = \"optional\"\nca = CA\n\
+         [[listener.route]]\nsni = \"elsewhere.test\"\nclient_certificate = [\"cn:partner\"]\n\
+         pool = \"servers\"\n\
+         [[listener.route]]\nclient_certificate = [\"cn:nobody\", \"cn:partner\"]\n\
+         pool = \"partners\"",
+        &format!("[[pool]]\nname = \"partners\"\nbackends = [\"{}\"]", partners.address),
+    );
+    let partner = scene.authority.issue("partner", "DNS:partner.test");
+    let other = scene.authority.issue("other", "DNS:other.test");
+    for version in rustls_versions() {
+        let client_of = client(version, &partner);
+        for resumed in [false, true] {
+            let mut stream = connect(&client_of, scene.address);
+            stream.write_all(b"stay").expect("sent");
+            let mut server = partners.accept();
+            server.read_exact(&mut [0; 4]).expect("the partner's bytes");
+            server.write_all(b"served").expect("sent");
+            stream.read_exact(&mut [0; 6]).expect("an answer");
+            let kind = stream.conn.handshake_kind();
+            assert_eq!(kind == Some(HandshakeKind::Resumed), resumed, "{version:?}");
+        }
+        for elsewhere in [client(version, &other), anonymous(version)] {
+            ask(&mut connect(&elsewhere, scene.address)).expect("the responder's answer");
+        }
+    }
+}
+
+#[test]
 fn a_list_or_authority_that_cannot_be_used_changes_nothing() {
     let mut scene = Scene::new("[listener.client_auth]\nmode = \"required\"\nca = CA\ncrl = CRL");
     let [kept, lost] =

@@ -62,6 +62,25 @@ impl Files {
 }
 
 #[test]
+fn who_must_show_a_certificate_is_said_and_where_that_could_lead() {
+    let files = Files::new();
+    let text = fs::read_to_string(&files.configuration).expect("read").replacen(
+        "[[pool]]",
+        "[[listener.route]]\nname = \"partners\"\nclient_certificate = [\"cn:partner\"]\n\
+         pool = \"staging\"\n\
+         [listener.client_auth]\nmode = \"required\"\nca = \"a.pem\"\n[[pool]]",
+        1,
+    );
+    fs::write(&files.configuration, text).expect("written");
+    let parts = [
+        "route \"partners\" if its certificate is meant: pool \"staging\"",
+        "asked must show a certificate",
+        "pool \"web\"",
+    ];
+    files.expect(&["--sni", "www.a.test"], 0, &parts);
+}
+
+#[test]
 fn a_client_that_no_route_takes_goes_to_the_listeners_pool() {
     let parts = [
         "client from 127.0.0.1, asks for www.a.test",

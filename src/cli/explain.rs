@@ -20,7 +20,7 @@ use crate::config::{self, Settings};
 use crate::control::prepare::{self, CertificateSource, Preparer};
 use crate::control::session_keys::SessionKeys;
 use crate::engine::snapshot::{Listener, Snapshot};
-use crate::routing::{Action, Client};
+use crate::routing::{Action, CERTIFICATE, Client};
 use crate::tls::CryptoLibrary;
 use crate::tls::client_hello::{
     CLIENT_HELLO_BYTES_MAX, CLIENT_HELLO_STREAM_BYTES_MAX, ClientHello, Ja4, Scan, scan,
@@ -188,8 +188,14 @@ fn explain_client(
     let routes = listener.routes.as_slice();
     let found = listener.routes.find(&client);
     for route in &routes[..found.unwrap_or(routes.len())] {
-        let unmet = listener.routes.unmet(route, &client).unwrap_or("nothing");
-        line("", &format!("not route {:?}: {unmet} does not hold", route.name));
+        match (listener.routes.unmet(route, &client).unwrap_or("nothing"), route.action) {
+            (CERTIFICATE, Action::Forward { pool }) => {
+                let pool = &snapshot.pools[pool].name;
+                let name = &route.name;
+                line("", &format!("route {name:?} if its certificate is meant: pool {pool:?}"));
+            }
+            (unmet, _) => line("", &format!("not route {:?}: {unmet} does not hold", route.name)),
+        }
     }
     match found {
         Some(place) => line("route", &format!("{:?}: its conditions hold", routes[place].name)),
@@ -219,6 +225,12 @@ fn explain_client(
                 Some(name) if listener.policy.has_certificate_for(name) => "it is for the name",
                 Some(_) => "the default, since no certificate is for the name",
             };
+            let shows = match listener.policy.gate(name).map(|gate| gate.verifier()) {
+                None => "is not asked for a certificate",
+                Some(verifier) if verifier.requires_a_certificate() => "must show a certificate",
+                Some(_) => "may show a certificate",
+            };
+            line("asked", shows);
             line(
                 "certificate",
                 &format!(

@@ -175,7 +175,7 @@ fn read_table(
     settings
 }
 
-fn read_rules(item: &Item<'_>, report: &mut Report<'_>) -> Option<Rules> {
+pub(super) fn read_rules(item: &Item<'_>, report: &mut Report<'_>) -> Option<Rules> {
     let elements = item.elements(report)?;
     if elements.is_empty() {
         let help = "write rules, or take the key out, which means everybody with a good \

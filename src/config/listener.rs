@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::routing::Route;
 use crate::tls::policy::UnknownServerName;
 
-use super::client_auth::{ClientAuthSettings, NamedClientAuth};
+use super::client_auth::{ClientAuthMode, ClientAuthSettings, NamedClientAuth};
 use super::finding::Located;
 use super::item::{Item, Section};
 use super::pool::PoolSettings;
@@ -152,6 +152,10 @@ fn read(
         )
         .unwrap_or_default();
     let client_auth = super::client_auth::read(report, section, directory);
+    let client_auth_for = super::client_auth::read_named(report, section, directory, &client_auth);
+    let asks = std::iter::once(&client_auth)
+        .chain(client_auth_for.iter().map(|named| &named.settings))
+        .any(|settings| settings.mode != ClientAuthMode::None);
     ListenerSettings {
         name,
         addresses,
@@ -179,8 +183,8 @@ fn read(
                 read_pool(report, item, pools)
             })
             .unwrap_or_default(),
-        routes: super::route::read_all(report, section, pools),
-        client_auth_for: super::client_auth::read_named(report, section, directory, &client_auth),
+        routes: super::route::read_all(report, section, pools, asks),
+        client_auth_for,
         client_auth,
         policy: tls::read_policy(report, section, tls.provider, &tls.policy),
     }

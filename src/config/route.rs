@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::routing::{self, Action, Conditions, NamePatterns, ROUTES_MAX, Route};
+use crate::routing::{self, Action, CERTIFICATE, Conditions, NamePatterns, ROUTES_MAX, Route};
 use crate::tls::Version;
 use crate::tls::certificates::CertificateName;
 use crate::tls::client_hello::Ja4;
 
+use super::client_auth::read_rules;
 use super::item::{Item, Section};
 use super::listener::{read_alpn, read_pool};
 use super::pool::{self, PoolSettings};
@@ -28,12 +29,15 @@ const VALUES_MAX: usize = 1_024;
 /// * `source = [addresses and prefixes]`, at most 64: where the client comes from.
 /// * `version = "1.2" | "1.3" | [both]`: likewise the version.
 /// * `ja4 = "fingerprint" | [several]`: the fingerprint of the client's TLS library.
+/// * `client_certificate = [rules]`, at most [`Rules::COUNT_MAX`]: what the client's certificate
+///   says, in the words of `allow` in `[listener.client_auth]`; known when the handshake is done,
+///   so only with `action = "forward"`, and behind all routes with other actions.
 /// * `action = "forward" | "passthrough" | "reject"`, default `"forward"`: TLS ends here and
 ///   the plaintext goes to the pool; the stream goes there as it is; the client gets the
 ///   alert access_denied.
 /// * `pool = "name"`, required but for `"reject"`: where to.
 pub(super) const KEYS: &[&str] =
-    &["name", "sni", "alpn", "source", "version", "ja4", "action", "pool"];
+    &["name", "sni", "alpn", "source", "version", "ja4", "client_certificate", "action", "pool"];
 
 /// The most prefixes of `source`.
 const SOURCES_MAX: usize = 64;
@@ -50,10 +54,12 @@ enum Kind {
 const KINDS: [(&str, Kind); 3] =
     [("forward", Kind::Forward), ("passthrough", Kind::Passthrough), ("reject", Kind::Reject)];
 
+/// `asks`: some clients of the listener are asked for a certificate.
 pub(super) fn read_all(
     report: &mut Report<'_>,
     listener: &Section<'_>,
     pools: &[PoolSettings],
+    asks: bool,
 ) -> Vec<Route> {
     let sections = listener.sections(report, "route", KEYS);
     if let Some(beyond) = sections.get(ROUTES_MAX) {
@@ -66,8 +72,26 @@ pub(super) fn read_all(
         .enumerate()
         .filter_map(|(place, section)| read(report, section, place, pools))
         .collect();
+    if let Some(item) = sections.iter().find_map(|section| section.item(report, CERTIFICATE))
+        && !asks
+    {
+        let message = "no client of this listener is asked for a certificate";
+        let help = "set mode in [listener.client_auth], or take it out".into();
+        report.error(item.place(), message.into(), Some(help));
+    }
     // With one missing, the places are not those of the file.
     if routes.len() == sections.len() {
+        let mut after_handshake = false;
+        for (route, section) in routes.iter().zip(&sections) {
+            let forwards = matches!(route.action, Action::Forward { .. });
+            if after_handshake && !forwards {
+                let message = "a route before it asks for the client's certificate, which is \
+                               known only when TLS has ended here";
+                let help = "put it before all routes with client_certificate".into();
+                report.error(section.place(), message.into(), Some(help));
+            }
+            after_handshake |= route.conditions.certificates.is_some();
+        }
         for (place, earlier) in routing::unreachable(&routes) {
             let message = format!(
                 "no client reaches {:?}: {:?} before it takes all of them",
@@ -103,6 +127,7 @@ fn read(
             elements.iter().map(|element| element.choice(report, &VERSIONS)).collect()
         }),
         fingerprints: section.optional(report, "ja4", read_fingerprints),
+        certificates: section.optional(report, CERTIFICATE, read_rules),
     };
     let kind =
         section.value(report, "action", Kind::Forward, |item, report| item.choice(report, &KINDS));
@@ -129,6 +154,13 @@ fn read(
         (Kind::Passthrough, Some(pool)) => Action::Passthrough { pool },
         (_, None) => return None,
     };
+    if kind != Kind::Forward
+        && let Some(item) = section.item(report, CERTIFICATE)
+    {
+        let message = "the certificate is known only when TLS has ended here";
+        let help = "take it out, or write action = \"forward\"";
+        report.error(item.place(), message.into(), Some(help.into()));
+    }
     let name = name.unwrap_or_else(|| format!("route {}", place + 1));
     Some(Route { name: Arc::from(name), conditions, action })
 }

@@ -435,6 +435,7 @@ fn a_route_that_means_nobody_or_leads_nowhere_is_refused() {
         ("action = \"passthrough\"", "write pool ="),
         ("pool = \"wbe\"", "did you mean \"web\"?"),
         ("snii = \"a.example\"\npool = \"web\"", "did you mean `sni`?"),
+        ("client_certificate = [\"cn:a\"]\npool = \"web\"", "is asked for a certificate"),
     ] {
         let told = told_exactly(&routes(text));
         assert!(told.contains(wanted), "{text}: {told}");
@@ -464,6 +465,23 @@ fn names_take_what_they_do_not_say_about_clients_from_the_listener() {
     assert_eq!(required.settings, expected);
     assert_eq!(other.settings.authorities[0].value, Path::new("/other.pem"));
     assert_eq!(other.settings.rules, common.rules);
+}
+
+#[test]
+fn a_route_by_certificate_only_forwards_and_stands_behind_those_that_do_not() {
+    let text = |routes: &str| {
+        clients(&format!("[listener.client_auth]\nmode = \"optional\"\nca = \"x\"\n{routes}"))
+    };
+    let by_certificate = "[[listener.route]]\nclient_certificate = [\"cn:a\"]\npool = \"web\"\n";
+    let read = settings(&text(by_certificate));
+    assert!(read.listeners[0].routes[0].conditions.certificates.is_some());
+    let reject = "[[listener.route]]\nsni = \"b.example\"\naction = \"reject\"\n";
+    settings(&text(&format!("{reject}{by_certificate}")));
+    let told = told_exactly(&text(&format!("{by_certificate}{reject}")));
+    assert!(told.contains("put it before all routes with client_certificate"), "{told}");
+    let rejects = "[[listener.route]]\nclient_certificate = [\"cn:a\"]\naction = \"reject\"";
+    let told = told_exactly(&text(rejects));
+    assert!(told.contains("known only when TLS has ended here"), "{told}");
 }
 
 #[test]

@@ -113,10 +113,10 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let connection = &mut self.table[slot];
         let Some(buffer) = connection.inbound.buffer.take() else { return };
         let Some(epoch) = connection.epoch.as_ref() else { return };
-        let policy = &epoch.snapshot.listeners[usize::from(connection.listener)].policy;
+        let listener = &epoch.snapshot.listeners[usize::from(connection.listener)];
         let received = &self.driver.bytes(&buffer)[connection.inbound.cipher.clone()];
         let admission = match client_hello::scan(received, &mut self.scratch) {
-            Scan::Complete(hello) => match policy.admit(&hello) {
+            Scan::Complete(hello) => match listener.policy.admit(&hello) {
                 Ok(admission) => Ok((admission, hello)),
                 Err(refusal) => Err((refusal, hello.server_name)),
             },
@@ -141,7 +141,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                     (false, KeyKind::Rsa) => CostClass::Rsa,
                 };
                 task.config = Some(admission.config);
-                task.gate = admission.gate;
+                task.gate = admission.gate.cloned();
+                task.choice = listener.choice_of(connection.peer.ip(), &hello);
                 task.listener = connection.listener;
                 hello.append_as_one_record(&mut task.input);
                 task.input.extend_from_slice(&received[hello.stream_bytes..]);
@@ -383,6 +384,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         connection.header_due = true;
         if let Some(counter) = self.metrics.handshake(&session.facts) {
             counter.increment();
+        }
+        if let Some(pool) = session.choice {
+            connection.pool = pool;
         }
         if session.client.is_some() {
             let resumed = usize::from(session.facts.resumed);

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::connection::Through;
 use super::lists::List;
 use crate::routing::{Action, Client, Routes};
+use crate::tls::client_auth::OpenChoice;
 use crate::tls::client_hello::ClientHello;
 use crate::tls::policy::Policy;
 use crate::upstream::balancer::{Balancer, share_of};
@@ -60,6 +61,15 @@ impl Listener {
         let (version, protocol) = self.policy.preview(hello);
         let found = self.routes.find(&Client { source, hello, version, protocol });
         found.map_or(Action::Forward { pool: self.pool }, |place| routes[place].action)
+    }
+
+    /// Which pools the client's certificate may lead to instead; `None`: none.
+    pub fn choice_of(&self, source: IpAddr, hello: &ClientHello<'_>) -> Option<OpenChoice> {
+        if !self.routes.asks_for_certificates() {
+            return None;
+        }
+        let (version, protocol) = self.policy.preview(hello);
+        self.routes.choice_of(&Client { source, hello, version, protocol })
     }
 
     /// Whether a connection from `address` begins with a PROXY protocol header.

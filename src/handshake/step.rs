@@ -252,7 +252,11 @@ fn establish(task: &mut Task, library: CryptoLibrary) -> Result<Established, Han
     let sealer = direction(send_keys, send_sequence, server).and_then(Sealer::new);
     let (opener, mut sealer) = (opener.map_err(unusable)?, sealer.map_err(unusable)?);
     match admitted {
-        Ok(client) => Ok(Established { opener, sealer, facts, client }),
+        Ok(client) => {
+            let choice = task.choice.as_ref().zip(client.as_ref());
+            let choice = choice.and_then(|(choice, client)| choice.of(client));
+            Ok(Established { opener, sealer, facts, client, choice })
+        }
         Err(error) => {
             seal_alert(&mut sealer, alert_of(&error), &mut task.output);
             Err(HandshakeFailure::classify(&error, true))

@@ -10,7 +10,7 @@ use zeroize::Zeroize as _;
 use super::{CostClass, HandshakeFailure, ShedReason};
 use crate::clock::Moment;
 use crate::tls::Version;
-use crate::tls::client_auth::{Client, Gate};
+use crate::tls::client_auth::{Client, Gate, OpenChoice};
 use crate::tls::record::{Opener, RECORD_BYTES_MAX, Sealer};
 use crate::tls::secrets::TrafficSecrets;
 use crate::tls::server_name::ServerName;
@@ -44,6 +44,8 @@ pub struct Task {
     pub listener: u16,
     /// Who decides on the client's certificate, if it is asked for one.
     pub gate: Option<Arc<Gate>>,
+    /// What the client's certificate is to decide.
+    pub choice: Option<OpenChoice>,
     /// The handshake between its steps; `None` before the first and after the last.
     pub state: Option<Box<UnbufferedServerConnection>>,
     /// Bytes from the client that no step has consumed yet, at most
@@ -105,6 +107,7 @@ impl Task {
             server_name: None,
             listener: 0,
             gate: None,
+            choice: None,
             state: None,
             input: touched(Self::INPUT_BYTES_KEPT),
             output: touched(Self::OUTPUT_BYTES_KEPT),
@@ -129,6 +132,7 @@ impl Task {
         self.server_name = None;
         self.listener = 0;
         self.gate = None;
+        self.choice = None;
         self.state = None;
         self.outcome = StepOutcome::Pending;
         self.queue_wait = Duration::ZERO;
@@ -202,6 +206,8 @@ pub struct Established {
     pub facts: SessionFacts,
     /// The client, if it has shown a certificate, now or when the session began.
     pub client: Option<Arc<Client>>,
+    /// What its certificate has decided.
+    pub choice: Option<usize>,
 }
 
 /// What was negotiated, for the PROXY header, metrics and logs.

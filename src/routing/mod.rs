@@ -8,8 +8,11 @@
 //! A condition that is not written holds for everybody. Everything is known before a worker
 //! or a server hears of the client, so a route costs no connection and no cryptography.
 //!
-//! Sans-I/O, and no allocation per client. May know: names, versions, addresses. Must not
-//! know: pools, certificates, the engine.
+//! All but the client's certificate: routes that ask for it are passed over at first, and are
+//! what the certificate may choose among when the handshake is done. They only forward.
+//!
+//! Sans-I/O, and no allocation per client. May know: names, versions, addresses, rules on
+//! client certificates. Must not know: pools, the engine.
 #![forbid(unsafe_code)]
 
 mod reach;
@@ -23,12 +26,16 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::tls::Version;
+use crate::tls::client_auth::{Choices, OpenChoice, Rules};
 use crate::tls::client_hello::{ClientHello, Ja4};
 
 pub use reach::unreachable;
 
 /// The most routes of a listener: each client is held against them in turn.
-pub const ROUTES_MAX: usize = 256;
+pub const ROUTES_MAX: usize = OpenChoice::COUNT_MAX;
+
+/// The key of the condition that is not known before the handshake.
+pub const CERTIFICATE: &str = "client_certificate";
 
 /// One route.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +80,8 @@ pub struct Conditions {
     pub versions: Option<Vec<Version>>,
     /// The client's fingerprint.
     pub fingerprints: Option<HashSet<Ja4>>,
+    /// What the client's certificate says; only with [`Action::Forward`].
+    pub certificates: Option<Rules>,
 }
 
 /// Patterns of server names.
@@ -113,18 +122,47 @@ pub struct Routes {
     routes: Box<[Route]>,
     /// Whether any of them asks for a fingerprint: else none is made.
     by_fingerprint: bool,
+    /// Those that ask for a certificate: their rules and pools, in order.
+    by_certificate: Choices,
 }
 
 impl Routes {
     /// Routes in this order.
     pub fn new(routes: Vec<Route>) -> Self {
         let by_fingerprint = routes.iter().any(|route| route.conditions.fingerprints.is_some());
-        Self { routes: routes.into_boxed_slice(), by_fingerprint }
+        let by_certificate = routes.iter().filter_map(Route::by_certificate);
+        let by_certificate = by_certificate.map(|(rules, pool)| (rules.clone(), pool)).collect();
+        Self { routes: routes.into_boxed_slice(), by_fingerprint, by_certificate }
     }
 
     /// The routes.
     pub fn as_slice(&self) -> &[Route] {
         &self.routes
+    }
+
+    /// Whether any of the routes asks for a certificate.
+    pub fn asks_for_certificates(&self) -> bool {
+        !self.by_certificate.is_empty()
+    }
+
+    /// The pools of routes before the one that [`Self::find`] finds whose conditions hold but
+    /// for the certificate, which is to choose among them; `None` if there is none.
+    pub fn choice_of(&self, client: &Client<'_>) -> Option<OpenChoice> {
+        let fingerprint = self.fingerprint(client);
+        let mut choice = None;
+        let mut place = 0;
+        for route in &self.routes {
+            let unmet = route.unmet(client, fingerprint.as_ref());
+            if unmet.is_none() {
+                break;
+            }
+            if unmet == Some(CERTIFICATE) && route.by_certificate().is_some() {
+                let new = || OpenChoice::new(Arc::clone(&self.by_certificate));
+                choice.get_or_insert_with(new).open(place);
+            }
+            place += usize::from(route.by_certificate().is_some());
+        }
+        choice
     }
 
     /// The place of the route that decides; `None` leaves the client to the listener.
@@ -137,6 +175,7 @@ impl Routes {
     }
 
     /// The first condition of `route` that does not hold for the client; `None` if all do.
+    /// [`CERTIFICATE`] if all others do, and the certificate is not known yet.
     pub fn unmet(&self, route: &Route, client: &Client<'_>) -> Option<&'static str> {
         route.unmet(client, self.fingerprint(client).as_ref())
     }
@@ -147,8 +186,16 @@ impl Routes {
 }
 
 impl Route {
+    /// The rules on the client's certificate, and the pool that they lead to.
+    fn by_certificate(&self) -> Option<(&Rules, usize)> {
+        match self.action {
+            Action::Forward { pool } => Some((self.conditions.certificates.as_ref()?, pool)),
+            Action::Passthrough { .. } | Action::Reject => None,
+        }
+    }
+
     fn unmet(&self, client: &Client<'_>, fingerprint: Option<&Ja4>) -> Option<&'static str> {
-        let Conditions { server_names, protocols, sources, versions, fingerprints } =
+        let Conditions { server_names, protocols, sources, versions, fingerprints, certificates } =
             &self.conditions;
         let passes = matches!(self.action, Action::Passthrough { .. });
         if !holds(server_names, |patterns| {
@@ -184,7 +231,10 @@ impl Route {
         let known = holds(fingerprints, |fingerprints| {
             fingerprint.is_some_and(|fingerprint| fingerprints.contains(fingerprint))
         });
-        (!known).then_some("ja4")
+        if !known {
+            return Some("ja4");
+        }
+        certificates.as_ref().map(|_| CERTIFICATE)
     }
 }
 

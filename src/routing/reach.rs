@@ -19,7 +19,7 @@ pub fn unreachable(routes: &[Route]) -> Vec<(usize, usize)> {
 
 /// Whether every client that `later` is for is one that `earlier` takes.
 fn takes_all_of(earlier: &Route, later: &Route) -> bool {
-    let Conditions { server_names, protocols, sources, versions, fingerprints } =
+    let Conditions { server_names, protocols, sources, versions, fingerprints, certificates } =
         &earlier.conditions;
     let theirs = &later.conditions;
     // What protocol and version stand for depends on the action.
@@ -29,6 +29,7 @@ fn takes_all_of(earlier: &Route, later: &Route) -> bool {
         && covers(sources, &theirs.sources, |ours, theirs| {
             theirs.iter().all(|prefix| ours.iter().any(|wide: &IpNet| wide.contains(prefix)))
         })
+        && covers(certificates, &theirs.certificates, |ours, theirs| ours == theirs)
         && covers(fingerprints, &theirs.fingerprints, |ours, theirs| theirs.is_subset(ours))
         && (alike || protocols.is_none() && versions.is_none())
         && covers(protocols, &theirs.protocols, |ours, theirs| {

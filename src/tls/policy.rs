@@ -162,11 +162,11 @@ pub enum PolicyError {
 
 /// A connection that may go to a handshake worker.
 #[derive(Clone)]
-pub struct Admission {
+pub struct Admission<'p> {
     /// What the worker begins the handshake with.
     pub config: Arc<ServerConfig>,
     /// Who decides on the client's certificate; `None`: it is not asked for one.
-    pub gate: Option<Arc<Gate>>,
+    pub gate: Option<&'p Arc<Gate>>,
     /// The version that will be negotiated.
     pub version: Version,
     /// What will sign, unless a session is resumed.
@@ -175,7 +175,7 @@ pub struct Admission {
     pub symmetric_only: bool,
 }
 
-impl fmt::Debug for Admission {
+impl fmt::Debug for Admission<'_> {
     /// Leaves the configuration out: it prints all certificates of the listener.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -319,7 +319,7 @@ impl Policy {
     ///
     /// # Errors
     /// It cannot succeed; the refusal says what to tell the client.
-    pub fn admit(&self, hello: &ClientHello<'_>) -> Result<Admission, Refusal> {
+    pub fn admit(&self, hello: &ClientHello<'_>) -> Result<Admission<'_>, Refusal> {
         let version = self.negotiate_version(hello)?;
         let selected = self.choose(version, hello);
         // An unknown name is said before everything else: the other parameters belong
@@ -348,7 +348,7 @@ impl Policy {
                 Version::Tls12 => &door.tls12,
                 Version::Tls13 => &door.tls13,
             }),
-            gate: door.gate.clone(),
+            gate: door.gate.as_ref(),
             version,
             key: certificate.key_type.into(),
             symmetric_only: version == Version::Tls12 && hello.offers_session_ticket,

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod certificate;
+mod choice;
 mod gate;
 mod rule;
 mod spiffe;
@@ -20,6 +21,7 @@ mod tests;
 mod verifier;
 
 pub use certificate::{ClientCertificate, UnreadableCertificate};
+pub use choice::{Choices, OpenChoice};
 pub use gate::{AdmittedClients, Client, Entrance, Gate};
 pub use rule::{Rule, RuleError, Rules};
 pub use verifier::{Demand, RefusedChain, Revocation, Verifier, VerifierError, VerifierSettings};

@@ -52,7 +52,7 @@ fn policy(library: CryptoLibrary, certificates: Vec<LoadedCertificate>) -> Polic
     Policy::new(settings(library, certificates)).unwrap()
 }
 
-fn admit(policy: &Policy, hello: &[u8]) -> Result<Admission, Refusal> {
+fn admit<'p>(policy: &'p Policy, hello: &[u8]) -> Result<Admission<'p>, Refusal> {
     let mut scratch = [0; CLIENT_HELLO_BYTES_MAX];
     match scan(hello, &mut scratch) {
         Scan::Complete(hello) => policy.admit(&hello),
@@ -64,7 +64,7 @@ fn admit(policy: &Policy, hello: &[u8]) -> Result<Admission, Refusal> {
 fn session(
     policy: &Policy,
     mut client: ClientConnection,
-) -> (Admission, ClientConnection, ServerConnection) {
+) -> (Admission<'_>, ClientConnection, ServerConnection) {
     let hello = first_flight(&mut client);
     let admission = admit(policy, &hello).unwrap();
     let server = shake(&mut client, Arc::clone(&admission.config), hello).unwrap();
@@ -72,7 +72,7 @@ fn session(
 }
 
 /// The source of the certificate that `client` is shown.
-fn shown(policy: &Policy, client: &Client) -> (Admission, PathBuf) {
+fn shown<'p>(policy: &'p Policy, client: &Client) -> (Admission<'p>, PathBuf) {
     let (admission, connection, _) = session(policy, client.connection());
     let leaf = &connection.peer_certificates().unwrap()[0];
     let certificate = policy
