@@ -347,8 +347,11 @@ fn a_new_list_ends_the_sessions_of_whom_it_revokes_and_nobody_elses() {
             ask(stream).expect("still served");
         }
     }
-    let ended = "forebay_connections_ended_total";
-    assert_eq!(scene.forebay.metric(ended, &["reason=\"client_refused\""]), 6.0);
+    // Counted when their last operation is over, after the alert.
+    scene.forebay.wait_until("all are counted", |forebay| {
+        let reason = ["reason=\"client_refused\""];
+        forebay.metric("forebay_connections_ended_total", &reason) == 6.0
+    });
 }
 
 #[test]
