@@ -25,14 +25,15 @@ use forebay::tls::{CryptoLibrary, Version};
 use rustls::ClientConnection;
 
 use counted::counted;
-use scene::{Conversation, Scene, client_config, policy};
+use scene::{Conversation, Scene, Way, client_config, policy};
 
 /// A piece of work: its name, and how it is done.
 type Work = (&'static str, fn());
 
 const WORKS: &[Work] = &[
-    ("connection-full", || connections(1..=16, false)),
-    ("connection-resumed", || connections(1..=32, true)),
+    ("connection-full", || connections(Way::Plain, 1..=16, false)),
+    ("connection-full-ten-routes-maglev", || connections(Way::RoutedToMaglev, 1..=16, false)),
+    ("connection-resumed", || connections(Way::Plain, 1..=32, true)),
     ("relay-upload-16KiB", || relay(Conversation { rounds: 1, up_bytes: 4 << 20, down_bytes: 1 })),
     ("relay-download-16KiB", || {
         relay(Conversation { rounds: 1, up_bytes: 1, down_bytes: 4 << 20 })
@@ -64,8 +65,8 @@ fn main() -> ExitCode {
 
 /// From accept to close, with one request on each connection. The first one, which fills
 /// what is filled once, is not counted.
-fn connections(numbers: RangeInclusive<u16>, resumed: bool) {
-    let mut scene = Scene::new(resumed);
+fn connections(way: Way, numbers: RangeInclusive<u16>, resumed: bool) {
+    let mut scene = Scene::new(way, resumed);
     let talk = Conversation { rounds: 1, up_bytes: 64, down_bytes: 64 };
     scene.connect(talk);
     scene.run(|_| false);
@@ -79,7 +80,7 @@ fn connections(numbers: RangeInclusive<u16>, resumed: bool) {
 
 /// One connection that stands already; what is said on it is counted.
 fn relay(conversation: Conversation) {
-    let mut scene = Scene::new(false);
+    let mut scene = Scene::new(Way::Plain, false);
     scene.connect(conversation);
     scene.run(|talks| talks);
     scene.finish();

@@ -16,12 +16,13 @@ use forebay::engine::{Command, CommandQueue, Engine, Limits, Progress, Ways};
 use forebay::handshake::StepCosts;
 use forebay::handshake::inline::InlineService;
 use forebay::handshake::scheduler::SchedulerSettings;
-use forebay::routing::Routes;
+use forebay::routing::{Action, Conditions, NamePatterns, Route, Routes};
 use forebay::switch::Spin;
 use forebay::tls::policy::{Policy, PolicySettings};
 use forebay::tls::self_signed::self_signed;
 use forebay::tls::{tickets, unverified};
-use forebay::upstream::{Backend as Server, Pool};
+use forebay::upstream::{Backend as Server, HashBy, Pool};
+use ipnet::Ipv4Net;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
@@ -45,6 +46,15 @@ pub(super) struct Conversation {
     pub(super) down_bytes: usize,
 }
 
+/// Which way a client goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// No routes, one server.
+    Plain,
+    /// Past nine routes to the pool of the tenth: ten servers, of which one is the client's.
+    RoutedToMaglev,
+}
+
 type ClockReader = Box<dyn Fn() -> Moment>;
 
 /// The engine, its world, and who is in it.
@@ -59,17 +69,18 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// A world whose clients resume their sessions, or never do.
-    pub(super) fn new(resume: bool) -> Self {
+    /// A world whose clients go that way and resume their sessions, or never do.
+    pub(super) fn new(way: Way, resume: bool) -> Self {
         let mut simulator = Simulator::new(1, BUFFERS, Faults::NONE);
         let world = simulator.world_mut();
         let listener = world.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 443)));
-        let backend = Endpoint::Inet(SocketAddr::from((Ipv4Addr::LOCALHOST, 80)));
         let conversation = Rc::<Cell<Conversation>>::default();
-        let spoken = Rc::clone(&conversation);
-        world.serve(backend.clone(), move |_: ConnectionId, _: &mut Random| {
-            Answer::Accept(Box::new(Backend::new(spoken.get())))
-        });
+        for backend in servers() {
+            let spoken = Rc::clone(&conversation);
+            world.serve(backend.endpoint, move |_: ConnectionId, _: &mut Random| {
+                Answer::Accept(Box::new(Backend::new(spoken.get())))
+            });
+        }
         let clock = world.clock();
         let commands = CommandQueue::default();
         let (events, _source) = event_queue();
@@ -84,7 +95,7 @@ impl Scene {
             UncountedDriver(simulator),
             service(clock),
             limits(),
-            Arc::new(snapshot(backend)),
+            Arc::new(snapshot(way)),
             ways,
         );
         Self {
@@ -187,18 +198,55 @@ fn limits() -> Limits {
     }
 }
 
-fn snapshot(backend: Endpoint) -> Snapshot {
-    let pool = Pool::new("pool", vec![Server::new(backend, 1)]);
+fn servers() -> Vec<Server> {
+    let endpoint = |port| Endpoint::Inet(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    (80..90).map(|port| Server::new(endpoint(port), 1)).collect()
+}
+
+/// Ten routes as sites have them, the last of which takes the client to the second pool.
+fn routes() -> Routes {
+    let route = |conditions, action| Route { name: "route".into(), conditions, action };
+    let mut routes: Vec<Route> = (0..9)
+        .map(|number| {
+            let names = NamePatterns {
+                exact: [format!("site-{number}.example.net").into()].into(),
+                one_label: [format!("site-{number}.example.net").into()].into(),
+                none: false,
+            };
+            let conditions = match number % 3 {
+                0 | 1 => Conditions { server_names: Some(names), ..Conditions::default() },
+                _ => Conditions {
+                    sources: Some(vec![
+                        Ipv4Net::new_assert(Ipv4Addr::new(10, number, 0, 0), 16).into(),
+                    ]),
+                    ..Conditions::default()
+                },
+            };
+            route(conditions, Action::Reject)
+        })
+        .collect();
+    let names = NamePatterns { exact: [SERVER_NAME.into()].into(), ..NamePatterns::default() };
+    let conditions = Conditions { server_names: Some(names), ..Conditions::default() };
+    routes.push(route(conditions, Action::Forward { pool: 1 }));
+    Routes::new(routes)
+}
+
+fn snapshot(way: Way) -> Snapshot {
+    let plain = Pool::new("plain", servers().drain(..1).collect());
+    let servers = servers();
+    let balance = Pool::maglev(HashBy::Source, &servers);
+    let pools = vec![plain, Pool { balance, ..Pool::new("maglev", servers) }];
+    let routes = if way == Way::Plain { Routes::default() } else { routes() };
     Snapshot {
         generation: 1,
         listeners: vec![Listener {
             name: "main".into(),
             policy: Arc::new(policy()),
             pool: 0,
-            routes: Routes::default(),
+            routes,
             header_senders: Vec::new(),
         }],
-        pools: vec![Arc::new(pool)],
+        pools: pools.into_iter().map(Arc::new).collect(),
         timeouts: Timeouts {
             client_hello: LONG,
             handshake: LONG,

@@ -1,7 +1,7 @@
 import unittest
 
 from counting.callgrind import Count
-from counting.verdict import compare, table
+from counting.verdict import compare, dearer, table
 
 
 def _line(now: tuple[int, int], before: tuple[int, int] | None):
@@ -26,3 +26,13 @@ class Verdict(unittest.TestCase):
         line = _line((1, 1), None)
         self.assertTrue(line.fails())
         self.assertIn("not in the baseline", table([line]))
+
+    def test_ten_routes_and_maglev_may_cost_three_percent_of_a_connection(self):
+        def counts(routed: int) -> dict[str, Count]:
+            work = "connection-full-ten-routes-maglev"
+            return {"connection-full": Count(1000, 100), work: Count(routed, 130)}
+
+        self.assertEqual(dearer(counts(1030)), [])
+        self.assertEqual(
+            dearer(counts(1031)), ["connection-full-ten-routes-maglev: 1.031 of connection-full"]
+        )
