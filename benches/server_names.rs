@@ -1,10 +1,13 @@
 //! Looking up the certificate for a server name among 100,000 names.
 
+use std::sync::Arc;
+
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use forebay::tls::CryptoLibrary;
 use forebay::tls::certificates::index::CertificateIndex;
+use forebay::tls::certificates::store::Certificates;
 use forebay::tls::certificates::{CertificateName, KeyType, LoadedCertificate};
 use forebay::tls::self_signed::self_signed;
 
@@ -12,7 +15,7 @@ const NAMES: usize = 100_000;
 
 /// 1,000 certificates of 100 names each, a tenth of them wildcards, half RSA. They share
 /// one key: looking up never touches it.
-fn certificates() -> Vec<LoadedCertificate> {
+fn certificates() -> Certificates {
     let model = self_signed(&["model.example"], CryptoLibrary::AwsLc).expect("a certificate");
     (0..NAMES / 100)
         .map(|certificate| {
@@ -24,7 +27,7 @@ fn certificates() -> Vec<LoadedCertificate> {
                 CertificateName::parse(&text).expect("a name")
             });
             let key_type = if certificate % 2 == 0 { KeyType::Rsa } else { KeyType::EcdsaP256 };
-            LoadedCertificate { names: names.collect(), key_type, ..model.clone() }
+            Arc::new(LoadedCertificate { names: names.collect(), key_type, ..model.clone() })
         })
         .collect()
 }

@@ -11,6 +11,7 @@ use crate::proxy_protocol::decode::{Decoded, decode};
 use crate::tls::CryptoLibrary;
 use crate::tls::certificates;
 use crate::tls::certificates::examination::{Standard, examine, leaf_issuer};
+use crate::tls::certificates::file_index::FileIndex;
 use crate::tls::client_hello::{CLIENT_HELLO_BYTES_MAX, Ja4, Scan, scan};
 use crate::tls::tickets::secret_file::SecretFile;
 use crate::tls::tickets::{DomainId, KeySet, Timing};
@@ -20,9 +21,10 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target. Its name is that of its file in `fuzz/fuzz_targets` and of its directory in
 /// `fuzz/corpus`.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("certificate", certificate),
     ("client_hello", client_hello),
+    ("file_index", file_index),
     ("ocsp", ocsp),
     ("pem", pem),
     ("proxy_header", proxy_header),
@@ -60,6 +62,22 @@ pub fn client_hello(bytes: &[u8]) {
     assert!(hello.stream_bytes <= bytes.len(), "no more than there is");
     let fingerprint = Ja4::of(&hello);
     assert!(fingerprint.is_none_or(|made| made.as_str().parse() == Ok(made)), "it is one");
+}
+
+/// An index of certificate files, as it stands on the disk; and any lines behind a head that
+/// fits them, since a checksum would keep everything out.
+pub fn file_index(bytes: &[u8]) {
+    let _ = FileIndex::read(bytes.to_vec());
+    let body = bytes.splitn(2, |byte| *byte == b'\n').nth(1).unwrap_or(bytes);
+    let lines = body.split_inclusive(|byte| *byte == b'\n').count();
+    let crc32 = crc32fast::hash(body);
+    let head = format!(
+        "{{\"format\":1,\"library\":\"ring\",\"files\":{lines},\"crc32\":\"{crc32:08x}\"}}\n"
+    );
+    match FileIndex::read([head.as_bytes(), body].concat()) {
+        Ok(index) => assert!(index.understand_all() <= lines, "no more than there is"),
+        Err(error) => drop(error.to_string()),
+    }
 }
 
 /// What a balancer in front sends first.

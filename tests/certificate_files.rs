@@ -21,6 +21,7 @@ use support::tls_client;
 /// A forebay with a directory of certificates: a.test, which is the default, and b.test.
 struct Site {
     forebay: Forebay,
+    configuration: String,
     address: SocketAddr,
     /// Where certificates are made before they are put in place.
     directory: TempDir,
@@ -38,7 +39,14 @@ impl Site {
         let address = free_address();
         let text = configuration(address, &[&served], &[&backend.address.to_string()], "", rest);
         let forebay = Forebay::start(directory.path(), &text);
-        Self { forebay, address, directory, _backend: backend }
+        Self { forebay, configuration: text, address, directory, _backend: backend }
+    }
+
+    /// Ends forebay, and starts it again with the same files.
+    fn restart(&mut self) {
+        self.forebay.signal(libc::SIGTERM);
+        self.forebay.wait_for_exit();
+        self.forebay = Forebay::start(self.directory.path(), &self.configuration);
     }
 
     fn served(&self, file: &str) -> PathBuf {
@@ -138,4 +146,62 @@ fn keys_that_have_no_room_in_memory_are_read_when_a_client_asks() {
         assert_eq!(site.shown("a.test"), certificate(&site.served("a.pem")));
         assert_eq!(site.shown("b.test"), certificate(&site.served("b.pem")));
     }
+}
+
+/// A site that writes an index, which is there.
+fn with_index() -> (Site, PathBuf) {
+    // Relative to the configuration file, which lies in the same directory.
+    let mut site = Site::start("[tls]\ncertificate_index = \"certificates.index\"\n");
+    let index = site.directory.path().join("certificates.index");
+    let path = index.clone();
+    site.forebay.wait_until("the index is written", move |_| path.exists());
+    (site, index)
+}
+
+#[test]
+fn a_start_takes_from_the_index_what_has_not_changed_and_reads_the_rest() {
+    let (mut site, index) = with_index();
+    let text = fs::read_to_string(&index).expect("an index");
+    assert!(text.contains("\"a.test\"") && text.contains("b.pem"), "{text}");
+    assert!(!text.contains("PRIVATE"), "{text}");
+    site.renew("b.pem", "c.test");
+    site.restart();
+    assert_eq!(site.shown("a.test"), certificate(&site.served("a.pem")));
+    assert_eq!(site.shown("c.test"), certificate(&site.served("b.pem")));
+    site.forebay.wait_until("the index says so", move |_| {
+        fs::read_to_string(&index).is_ok_and(|text| text.contains("\"c.test\""))
+    });
+}
+
+#[test]
+fn an_index_that_is_of_no_use_costs_time_and_is_made_anew() {
+    let (mut site, index) = with_index();
+    let good = fs::read(&index).expect("an index");
+    for bad in [&b"rubbish"[..], &good[..good.len() - 10], b""] {
+        fs::write(&index, bad).expect("write");
+        site.restart();
+        site.forebay.wait_for_log("the index of certificates is not used");
+        assert_eq!(site.shown("b.test"), certificate(&site.served("b.pem")));
+        let (path, good) = (index.clone(), good.clone());
+        site.forebay.wait_until("the index is made anew", move |_| {
+            fs::read(&path).is_ok_and(|bytes| bytes.len() == good.len())
+        });
+    }
+}
+
+#[test]
+fn an_index_that_lies_shows_no_client_a_certificate_for_another_name() {
+    let (mut site, index) = with_index();
+    // With its checksum, as only somebody who means it would.
+    let text = fs::read_to_string(&index).expect("an index").replace("\"b.test\"", "\"x.test\"");
+    let (head, body) = text.split_once('\n').expect("two parts");
+    let crc32 = format!("{:08x}", crc32fast::hash(body.as_bytes()));
+    let (before, _) = head.split_once("\"crc32\":\"").expect("a checksum");
+    fs::write(&index, format!("{before}\"crc32\":\"{crc32}\"}}\n{body}")).expect("write");
+    site.restart();
+    let mut client = tls_client::connect(Arc::new(tls_client::config()), site.address, "x.test");
+    assert!(client.conn.complete_io(&mut client.sock).is_err(), "b.pem is for b.test");
+    let line = site.forebay.wait_for_log("cannot be read any more");
+    assert!(line.contains("it is for other names now"), "{line}");
+    assert_eq!(site.shown("a.test"), certificate(&site.served("a.pem")));
 }

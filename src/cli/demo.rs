@@ -13,6 +13,7 @@ mod responder;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::output::say;
 use super::run::run_to_the_end;
@@ -81,7 +82,7 @@ pub(super) fn demo(arguments: &Arguments) -> ExitStatus {
     };
     let started = start(Start {
         settings: settings(arguments, backend.path()),
-        certificates: CertificateSource::InMemory(vec![certificate]),
+        certificates: CertificateSource::InMemory(vec![Arc::new(certificate)]),
         file: None,
         log_lines_dropped: Some(log.dropped()),
     });
@@ -152,7 +153,7 @@ mod tests {
             let arguments = Arguments { port: 0, admin, provider };
             let settings = settings(&arguments, PathBuf::from("/tmp/backend.sock"));
             let certificate = self_signed(&[SERVER_NAME], provider).expect("a certificate");
-            let source = CertificateSource::InMemory(vec![certificate]);
+            let source = CertificateSource::InMemory(vec![Arc::new(certificate)]);
             let mut preparer = Preparer::new(source, SessionKeys::default());
             let (prepared, findings) = preparer.prepare(&settings, &addresses(&settings), 1);
             assert!(findings.is_empty(), "{findings:?}");

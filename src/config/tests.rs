@@ -160,6 +160,7 @@ fn every_key_reaches_its_setting() {
         small_records = "64KiB"
         keys_in_memory = 500
         key_passphrase_file = "passphrases"
+        certificate_index = "certificates.index"
         certificate_compression = ["zlib", "brotli"]
         strict_truncation = true
         [log]
@@ -259,12 +260,15 @@ fn every_key_reaches_its_setting() {
             small_records_bytes: 65_536,
             keys_in_memory: 500,
             key_passphrase_file: tls.key_passphrase_file.clone(),
+            certificate_index: tls.certificate_index.clone(),
             certificate_compression: vec![Compression::Zlib, Compression::Brotli],
             strict_truncation: true
         }
     );
     let passphrases = tls.key_passphrase_file.as_ref().unwrap();
     assert_eq!(passphrases.value, Path::new("/etc/forebay/passphrases"));
+    let index = tls.certificate_index.as_ref().unwrap();
+    assert_eq!(index.value, Path::new("/etc/forebay/certificates.index"));
     assert_eq!((log.level, log.failures_per_second), (tracing::Level::DEBUG, 0));
     assert_eq!(admin.address.as_ref().unwrap().value, "[::1]:9440".parse().unwrap());
 
@@ -355,6 +359,7 @@ fn each_default_is_what_the_example_says() {
     assert_eq!(as_is.timeouts, written_out.timeouts);
     // The default is no file.
     written_out.tls.key_passphrase_file = None;
+    written_out.tls.certificate_index = None;
     assert_eq!(as_is.tls, written_out.tls);
     assert_eq!(as_is.session.epoch, written_out.session.epoch);
     assert_eq!(as_is.session.overlap, written_out.session.overlap);

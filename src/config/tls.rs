@@ -38,6 +38,13 @@ pub struct TlsSettings {
     /// as one of the certificates is. Opening a key costs what its encryption asks for, on
     /// a handshake worker where the key is not in memory.
     pub key_passphrase_file: Option<Located<PathBuf>>,
+    /// `certificate_index = "path"`, default absent: a file in which forebay writes down what
+    /// is in the certificates' files, so that the next start reads those only that have
+    /// changed since: worth it from some thousand certificates on. Made anew whenever it is
+    /// missing or of no use; forebay must be allowed to write in its directory. Holds no
+    /// secrets. Relative to the configuration file; taken from the start to the end of the
+    /// process.
+    pub certificate_index: Option<Located<PathBuf>>,
     /// `certificate_compression = ["brotli", "zlib"]`, default empty, which is off: ways to
     /// compress the certificate message of TLS 1.3 (RFC 8879), in order of preference, for
     /// clients that offer one: a smaller flight for a look-up in a cache of 16 MiB.
@@ -85,6 +92,7 @@ impl Default for TlsSettings {
             small_records_bytes: 16 * 1024,
             keys_in_memory: 10_000,
             key_passphrase_file: None,
+            certificate_index: None,
             certificate_compression: Vec::new(),
             strict_truncation: false,
         }
@@ -99,6 +107,7 @@ pub(super) const KEYS: &[&str] = &[
     "small_records",
     "keys_in_memory",
     "key_passphrase_file",
+    "certificate_index",
     "certificate_compression",
     "strict_truncation",
 ];
@@ -134,6 +143,9 @@ pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>, directory: &Path
             |item, report| item.count(report, 1..=1_000_000),
         ),
         key_passphrase_file: section.optional(report, "key_passphrase_file", |item, report| {
+            item.path(report, directory).map(|path| item.locate(path))
+        }),
+        certificate_index: section.optional(report, "certificate_index", |item, report| {
             item.path(report, directory).map(|path| item.locate(path))
         }),
         certificate_compression: section.value(

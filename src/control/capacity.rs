@@ -48,7 +48,7 @@ impl Capacity {
         let certificates =
             snapshot.listeners.iter().flat_map(|listener| listener.policy.certificates());
         let keys = if settings.calibrate {
-            calibration::measure(library, certificates)
+            calibration::measure(library, certificates.map(|certificate| &**certificate))
         } else {
             Vec::new()
         };

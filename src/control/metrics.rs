@@ -37,6 +37,7 @@ use crate::engine::metrics::{CIPHER_SUITES, EndReason, EngineMetrics, GROUPS, Sh
 use crate::handshake::metrics::WorkerMetrics;
 use crate::handshake::{CostClass, FailureReason};
 use crate::metrics::{HISTOGRAM_BUCKETS, Histogram};
+use crate::tls::certificates::LoadedCertificate;
 use crate::tls::tickets::uses::Refused;
 use control_cells::ControlCells;
 pub use pools::Pools;
@@ -74,17 +75,17 @@ impl Format {
 pub const CERTIFICATES_SHOWN_MAX: usize = 100;
 
 /// When a certificate ends.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CertificateExpiry {
+#[derive(Debug)]
+struct CertificateExpiry {
     /// `notAfter`, in seconds since 1970-01-01 UTC.
-    pub not_after_unix_seconds: i64,
+    not_after_unix_seconds: i64,
     /// The first name it is good for.
-    pub name: String,
+    name: String,
     /// Where it came from: the file, or what stands for it.
-    pub source: String,
+    source: String,
     /// The end of its OCSP staple (`nextUpdate`), in seconds since 1970-01-01 UTC, if it
     /// has one.
-    pub staple_ends_unix_seconds: Option<i64>,
+    staple_ends_unix_seconds: Option<i64>,
 }
 
 /// When a list of revoked certificates should have been replaced by the next.
@@ -153,33 +154,54 @@ struct Soonest {
 }
 
 impl Certificates {
-    /// Replaces all of them.
+    /// Replaces all of them. Two listeners may show the same one.
     pub fn replace(
         &self,
-        mut all: Vec<CertificateExpiry>,
+        mut all: Vec<Arc<LoadedCertificate>>,
         mut revocation_lists: Vec<RevocationListEnd>,
     ) {
-        let count = all.len();
-        all.sort();
-        // Two series with the same labels would make the whole page invalid.
-        let mut seen = BTreeSet::new();
-        all.retain(|one| seen.insert((one.name.clone(), one.source.clone())));
-        let with_staple = all.iter().filter(|one| one.staple_ends_unix_seconds.is_some());
-        let mut stapled: Vec<_> = with_staple.cloned().collect();
-        let staples = stapled.len();
-        stapled.sort_by_key(|one| one.staple_ends_unix_seconds);
-        stapled.truncate(CERTIFICATES_SHOWN_MAX);
-        all.truncate(CERTIFICATES_SHOWN_MAX);
+        all.sort_unstable_by_key(|one| (one.not_after, Arc::as_ptr(one)));
+        all.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        let mut stapled: Vec<_> = all.iter().filter(|one| one.staple_ends.is_some()).collect();
+        stapled.sort_by_key(|one| one.staple_ends);
         // Of two lists of one issuer in a file, the one that ends first counts.
         revocation_lists.sort();
         let mut seen = BTreeSet::new();
         revocation_lists.retain(|one| seen.insert((one.issuer.clone(), one.source.clone())));
         revocation_lists.truncate(CERTIFICATES_SHOWN_MAX);
-        *self.lock() = Soonest { shown: all, count, stapled, staples, revocation_lists };
+        let soonest = Soonest {
+            count: all.len(),
+            staples: stapled.len(),
+            shown: shown(all.iter()),
+            stapled: shown(stapled.into_iter()),
+            revocation_lists,
+        };
+        *self.lock() = soonest;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Soonest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first ones. Two series with the same labels would make the whole page invalid, so of
+/// those only the first is shown.
+fn shown<'a>(all: impl Iterator<Item = &'a Arc<LoadedCertificate>>) -> Vec<CertificateExpiry> {
+    let mut seen = BTreeSet::new();
+    all.map(|one| CertificateExpiry::of(one))
+        .filter(|one| seen.insert((one.name.clone(), one.source.clone())))
+        .take(CERTIFICATES_SHOWN_MAX)
+        .collect()
+}
+
+impl CertificateExpiry {
+    fn of(certificate: &LoadedCertificate) -> Self {
+        Self {
+            not_after_unix_seconds: certificate.not_after,
+            name: certificate.names.first().map(ToString::to_string).unwrap_or_default(),
+            source: certificate.source.display().to_string(),
+            staple_ends_unix_seconds: certificate.staple_ends,
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod build;
 pub mod capacity;
+pub mod certificate_index;
 pub mod client_gates;
 pub mod client_rechecks;
 pub mod cpus;
@@ -20,6 +21,7 @@ pub mod prepare;
 pub mod rate_limit;
 pub mod reload;
 pub mod reload_requests;
+pub mod replace_file;
 pub mod secret_files;
 pub mod served;
 pub mod servers;

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,16 +15,18 @@ use std::time::SystemTime;
 
 use super::client_gates::ClientFiles;
 use super::key_passphrases;
-use super::metrics::CertificateExpiry;
 use super::served::ServedListener;
 use super::servers::KnownServers;
 use super::session_keys::{SessionKeys, Staged};
 use super::supervise::{DrainTimes, Reloaded};
+use super::watch::Changed;
 use crate::config::{self, Finding, ListenerSettings, Located, Settings};
 use crate::engine::snapshot::{ClientLimits, Listener, Records, Snapshot, Timeouts};
 use crate::routing::Routes;
-use crate::tls::certificates::store::{Loading, Store};
-use crate::tls::certificates::{LoadedCertificate, Severity};
+use crate::tls::certificates::file_index::{self, FileIndex};
+use crate::tls::certificates::index::CertificateIndex;
+use crate::tls::certificates::store::{Certificates, Loading, Store};
+use crate::tls::certificates::{CertificateName, LoadedCertificate, Severity};
 use crate::tls::client_auth::{AdmittedClients, Gate};
 use crate::tls::policy::{DefaultCertificate, NamedGate, Policy, PolicySettings};
 use crate::tls::tickets::DomainId;
@@ -34,7 +37,7 @@ pub enum CertificateSource {
     /// The files that the settings name.
     Files,
     /// These, for every listener: nothing is read.
-    InMemory(Vec<LoadedCertificate>),
+    InMemory(Vec<Arc<LoadedCertificate>>),
 }
 
 /// One address that is listened on, and the listener it belongs to.
@@ -79,6 +82,14 @@ pub fn certificate_places(settings: &Settings) -> impl Iterator<Item = &Path> {
     certificate_paths(settings).chain(others)
 }
 
+/// A listener of the configuration in force.
+#[derive(Debug)]
+struct InForce {
+    name: String,
+    policy: Arc<Policy>,
+    names_domain: Option<DomainId>,
+}
+
 /// Prepares configurations for engines, one after the other.
 #[derive(Debug)]
 pub struct Preparer {
@@ -86,6 +97,8 @@ pub struct Preparer {
     /// What was read from files.
     store: Store,
     session_keys: SessionKeys,
+    /// What the next configuration is likely to have in common with this one.
+    in_force: Vec<InForce>,
     servers: KnownServers,
     admitted: Arc<AdmittedClients>,
     engines: usize,
@@ -95,13 +108,32 @@ impl Preparer {
     /// A preparer with certificates from `source`, whose configurations take their ticket
     /// keys from `session_keys`.
     pub fn new(source: CertificateSource, session_keys: SessionKeys) -> Self {
-        let (store, servers) = (Store::default(), KnownServers::default());
-        Self { source, store, session_keys, servers, admitted: Arc::default(), engines: 1 }
+        Self {
+            source,
+            store: Store::default(),
+            session_keys,
+            in_force: Vec::new(),
+            servers: KnownServers::default(),
+            admitted: Arc::default(),
+            engines: 1,
+        }
     }
 
     /// The clients that came in by certificate, whatever the configuration.
     pub fn admitted_clients(&self) -> Arc<AdmittedClients> {
         Arc::clone(&self.admitted)
+    }
+
+    /// Prepares without reading the certificates that `index` knows, as far as their files
+    /// have not changed.
+    #[must_use]
+    pub fn with_index(self, index: FileIndex) -> Self {
+        Self { store: Store::indexed(index), ..self }
+    }
+
+    /// What a later process need not read again, if that is not what was asked for last.
+    pub fn index_if_outdated(&mut self) -> Option<file_index::Snapshot> {
+        self.store.index_if_outdated()
     }
 
     /// Prepares for so many engines, instead of one.
@@ -120,16 +152,30 @@ impl Preparer {
         bound: &[Bound],
         generation: u64,
     ) -> (Option<Reloaded<Snapshot>>, Vec<Finding>) {
+        self.prepare_changed(settings, &Changed::Anything, bound, generation)
+    }
+
+    /// The same, where it is known that no certificate has changed but those in `changed`.
+    pub fn prepare_changed(
+        &mut self,
+        settings: &Settings,
+        changed: &Changed,
+        bound: &[Bound],
+        generation: u64,
+    ) -> (Option<Reloaded<Snapshot>>, Vec<Finding>) {
         let mut findings = Vec::new();
         let mut loading = self.begin_loading(settings, &mut findings);
-        let mut expiries = Vec::new();
+        if let Changed::Files(files) = changed {
+            loading = loading.only(files);
+        }
+        let mut shown = Vec::new();
         let mut staged = self.session_keys.stage(settings, &mut findings);
         let mut policies = Vec::new();
         let mut client_files = ClientFiles::default();
         for listener in &settings.listeners {
             let errors_before = errors(&findings);
             let loaded = self.certificates(settings, listener, &mut loading, &mut findings);
-            expiries.extend(loaded.iter().map(expiry));
+            shown.extend_from_slice(&loaded);
             let gates = self.gates(settings, listener, &mut client_files, &mut findings);
             if errors(&findings) > errors_before {
                 // What a policy made of the rest would say is beside the point.
@@ -143,6 +189,10 @@ impl Preparer {
             let policy = self.policy(settings, listener, loaded, gates, staged);
             policies.push(policy.map_err(|finding| findings.push(*finding)).ok());
         }
+        let (policies, domains): (Vec<_>, Vec<_>) = policies
+            .into_iter()
+            .map(|prepared| prepared.map_or((None, None), |(policy, id)| (Some(policy), id)))
+            .unzip();
         let mut pools = config::resolve(settings, self.engines).unwrap_or_else(|unresolved| {
             findings.extend(unresolved);
             Vec::new()
@@ -162,9 +212,13 @@ impl Preparer {
         self.servers.recognise(&mut pools);
         let pools: Vec<_> = pools.into_iter().map(Arc::new).collect();
         self.servers.remember(&pools);
-        // Two listeners may show the same certificate.
-        expiries.sort();
-        expiries.dedup();
+        let in_force = settings.listeners.iter().zip(&policies).zip(domains);
+        self.in_force = in_force
+            .filter_map(|((listener, policy), names_domain)| {
+                let (name, policy) = (listener.name.clone(), Arc::clone(policy.as_ref()?));
+                Some(InForce { name, policy, names_domain })
+            })
+            .collect();
         let snapshot = Snapshot {
             generation,
             listeners,
@@ -194,7 +248,7 @@ impl Preparer {
         };
         let reloaded = Reloaded {
             snapshot: Arc::new(snapshot),
-            certificates: expiries,
+            certificates: shown,
             pools,
             revocation_lists: client_files.revocation_lists,
             served,
@@ -231,18 +285,20 @@ impl Preparer {
         listener: &ListenerSettings,
         loading: &mut Loading<'_>,
         findings: &mut Vec<Finding>,
-    ) -> Vec<LoadedCertificate> {
+    ) -> Certificates {
         if let CertificateSource::InMemory(certificates) = &self.source {
-            return certificates.clone();
+            return certificates.clone().into();
         }
-        let mut loaded = Vec::new();
+        let paths = listener.default_certificate.iter().chain(&listener.certificates);
+        let mut loaded: Vec<Certificates> =
+            paths.map(|path| load(settings, path, loading, findings)).collect();
+        if loaded.len() == 1 {
+            return loaded.remove(0);
+        }
+        // The default certificate is usually in a directory of the list too.
         let mut sources = HashSet::new();
-        for path in listener.default_certificate.iter().chain(&listener.certificates) {
-            let found = load(settings, path, loading, findings);
-            // The default certificate is usually in a directory of the list too.
-            loaded.extend(found.into_iter().filter(|one| sources.insert(one.source.clone())));
-        }
-        loaded
+        let all = loaded.iter().flat_map(|certificates| certificates.iter());
+        all.filter(|one| sources.insert(Arc::clone(&one.source))).cloned().collect()
     }
 
     /// Who decides on clients: at the listener, and for each of its lists of names.
@@ -263,23 +319,34 @@ impl Preparer {
         &self,
         settings: &Settings,
         listener: &ListenerSettings,
-        certificates: Vec<LoadedCertificate>,
+        certificates: Certificates,
         gates: Gates,
         staged: &mut Staged,
-    ) -> Result<Arc<Policy>, Box<Finding>> {
+    ) -> Result<(Arc<Policy>, Option<DomainId>), Box<Finding>> {
         let place = listener.certificates.first().map(|first| first.place.clone());
         let place = place.unwrap_or_default();
         let fail = |message: String| Box::new(settings.error(&place, message));
         if certificates.is_empty() {
             return Err(fail(format!("listener {:?} has no certificate", listener.name)));
         }
-        let library = settings.tls.provider;
-        let domain = match &listener.session_domain {
-            Some(name) => DomainId::named(name),
+        let before = self.in_force.iter().find(|one| one.name == listener.name);
+        let index = match before {
+            Some(before) => before.policy.index().followed_by(certificates),
+            None => CertificateIndex::new(certificates),
+        };
+        let of_names = || {
+            let before = before.filter(|before| before.policy.index().same_names(&index));
+            before.and_then(|before| before.names_domain).unwrap_or_else(|| {
+                let names = index.certificates().iter().flat_map(|one| one.names.iter());
+                let names: Vec<Cow<'_, str>> = names.map(text).collect();
+                DomainId::of_names(names.iter().map(Cow::as_ref))
+            })
+        };
+        let (domain, names_domain) = match &listener.session_domain {
+            Some(name) => (DomainId::named(name), None),
             None => {
-                let names = certificates.iter().flat_map(|certificate| certificate.names.iter());
-                let names: Vec<String> = names.map(ToString::to_string).collect();
-                DomainId::of_names(names.iter().map(String::as_str))
+                let domain = of_names();
+                (domain, Some(domain))
             }
         };
         let mut tickets = |gate: &Option<Arc<Gate>>| {
@@ -300,22 +367,30 @@ impl Preparer {
             .collect();
 
         let policy = &listener.policy;
-        Policy::new(PolicySettings {
-            library,
+        let policy = Policy::new(PolicySettings {
+            library: settings.tls.provider,
             minimum_version: policy.minimum_version,
             cipher_suites: policy.cipher_suites.clone(),
             groups: policy.groups.clone(),
             compression: settings.tls.certificate_compression.clone(),
             alpn: listener.alpn.iter().map(|name| name.clone().into_bytes()).collect(),
-            certificates,
+            certificates: index,
             default_certificate: DefaultCertificate::First,
             unknown_sni: listener.unknown_sni,
             tickets: common_tickets,
             gate: gates.common,
             gates_of_names,
         })
-        .map(Arc::new)
-        .map_err(|error| fail(format!("listener {:?}: {error}", listener.name)))
+        .map_err(|error| fail(format!("listener {:?}: {error}", listener.name)))?;
+        Ok((Arc::new(policy), names_domain))
+    }
+}
+
+/// A name as it is written, copied only where it must be.
+fn text(name: &CertificateName) -> Cow<'_, str> {
+    match name {
+        CertificateName::Exact(name) => Cow::Borrowed(name),
+        name => Cow::Owned(name.to_string()),
     }
 }
 
@@ -335,22 +410,13 @@ fn load(
     path: &Located<PathBuf>,
     loading: &mut Loading<'_>,
     findings: &mut Vec<Finding>,
-) -> Vec<LoadedCertificate> {
+) -> Certificates {
     let (loaded, problems) = loading.load(&path.value);
     findings.extend(problems.into_iter().map(|problem| match problem.severity {
         Severity::Error => settings.error(&path.place, problem.to_string()),
         Severity::Warning => settings.warning(&path.place, problem.to_string()),
     }));
     loaded
-}
-
-fn expiry(certificate: &LoadedCertificate) -> CertificateExpiry {
-    CertificateExpiry {
-        not_after_unix_seconds: certificate.not_after,
-        name: certificate.names.first().map(ToString::to_string).unwrap_or_default(),
-        source: certificate.source.display().to_string(),
-        staple_ends_unix_seconds: certificate.staple_ends,
-    }
 }
 
 /// A listener for each bound address. Sockets are made at start only, so a reload must
@@ -405,12 +471,15 @@ fn listeners(
 pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<Finding> {
     let place = |key: &str| config::Place { key: key.to_owned(), ..config::Place::default() };
     let address = |settings: &Settings| settings.admin.address.as_ref().map(|at| at.value);
+    let index =
+        |settings: &Settings| settings.tls.certificate_index.as_ref().map(|at| at.value.clone());
     let mut findings = Vec::new();
     for (key, changed) in [
         ("engine", old.engine != new.engine),
         ("handshake", old.handshake != new.handshake),
         ("log", old.log != new.log),
         ("admin.address", address(old) != address(new)),
+        ("tls.certificate_index", index(old) != index(new)),
     ] {
         if changed {
             let message = "has changed, which takes effect at the next start";

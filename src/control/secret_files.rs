@@ -3,13 +3,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 
 use zeroize::Zeroizing;
 
+use super::replace_file;
 use crate::tls::tickets::Secret;
 use crate::tls::tickets::secret_file::{FILE_BYTES_MAX, SecretFile, SecretFileError};
 
@@ -152,21 +153,7 @@ pub fn replace<'a>(
 ) -> Result<(), SecretFilesError> {
     let error =
         |source| SecretFilesError::Io { path: path.display().to_string(), what: "written", source };
-    // Where a link points, so that the link stays.
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let beside = beside(&target);
-    let content = SecretFile::print(secrets);
-    write_beside(&beside, content.as_bytes())
-        .and_then(|()| keep_owner(&target, &beside))
-        .and_then(|()| fs::rename(&beside, &target))
-        .map_err(|source| {
-            // What is left of a failed attempt holds secrets.
-            let _ = fs::remove_file(&beside);
-            error(source)
-        })?;
-    // The name is in the directory; without this a crash could bring the old file back.
-    let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new("."))).and_then(|at| at.sync_all()).map_err(error)
+    replace_file::replace(path, SecretFile::print(secrets).as_bytes()).map_err(error)
 }
 
 /// Makes the file at `path`, which must not be there yet.
@@ -178,42 +165,9 @@ pub fn create<'a>(
     secrets: impl IntoIterator<Item = &'a Secret>,
 ) -> Result<(), SecretFilesError> {
     let content = SecretFile::print(secrets);
-    write_new(path, content.as_bytes()).map_err(|source| SecretFilesError::Io {
+    replace_file::write_new(path, content.as_bytes()).map_err(|source| SecretFilesError::Io {
         path: path.display().to_string(),
         what: "made",
         source,
     })
-}
-
-fn beside(target: &Path) -> PathBuf {
-    let mut name = target.file_name().unwrap_or_default().to_os_string();
-    name.push(".new");
-    target.with_file_name(name)
-}
-
-/// Takes the place of what an earlier attempt may have left.
-fn write_beside(path: &Path, content: &[u8]) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => write_new(path, content),
-    }
-}
-
-fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    // The umask may have taken bits away, and a file that its owner cannot read is no use.
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(content)?;
-    file.sync_all()
-}
-
-/// Whoever could read the old file, such as forebay's own user when root rotates, can read
-/// the new one.
-fn keep_owner(old: &Path, new: &Path) -> io::Result<()> {
-    match (fs::metadata(old), fs::metadata(new)) {
-        (Ok(old), Ok(made)) if (old.uid(), old.gid()) != (made.uid(), made.gid()) => {
-            std::os::unix::fs::chown(new, Some(old.uid()), Some(old.gid()))
-        }
-        _ => Ok(()),
-    }
 }

@@ -130,7 +130,7 @@ mod tests {
         let library = CryptoLibrary::AwsLc;
         let certificates = names.iter().map(|name| self_signed(&[name], library).expect("made"));
         let tickets = tickets::per_process(library).expect("keys");
-        let settings = PolicySettings::new(library, certificates.collect(), tickets);
+        let settings = PolicySettings::new(library, certificates.collect::<Vec<_>>(), tickets);
         let policy = Arc::new(Policy::new(settings).expect("a policy"));
         ServedListener { name: name.to_owned(), policy }
     }

@@ -19,15 +19,17 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::watch::Changed;
+
 /// What has been asked for since the last look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
     /// How many SIGTERM and SIGINT arrived.
     pub end: usize,
     /// Whether a SIGHUP arrived; several are as good as one.
     pub reload: bool,
-    /// Whether certificate files have changed. Signals do not tell; [`super::watch`] does.
-    pub certificates_changed: bool,
+    /// What certificate files have changed. Signals do not tell; [`super::watch`] does.
+    pub certificates_changed: Option<Changed>,
 }
 
 /// The signal handlers of this process, in place until dropped.
@@ -78,7 +80,7 @@ impl Signals {
         Ok(Requests {
             end: take_all(&mut self.end)?,
             reload: take_all(&mut self.reload)? > 0,
-            certificates_changed: false,
+            certificates_changed: None,
         })
     }
 }

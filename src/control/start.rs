@@ -23,6 +23,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use super::admin::{self, AdminError, AdminListener, AdminServer, Pages as AdminPages};
 use super::capacity::Capacity;
+use super::certificate_index::IndexKeeper;
 use super::client_rechecks::ClientRechecks;
 use super::cpus::{self, CpuNotAllowed, Placement};
 use super::event_log::EventLog;
@@ -170,9 +171,15 @@ pub fn start(start: Start) -> Result<Running, StartError> {
     }
     let mut preparer =
         Preparer::new(certificates, session_keys.clone()).for_engines(placement.engines.len());
+    let index = settings.tls.certificate_index.as_ref();
+    let index = index.map(|place| IndexKeeper::new(place.value.clone()));
+    if let Some(index) = &index {
+        preparer = preparer.with_index(index.read());
+    }
     let (prepared, findings) = preparer.prepare(&settings, &bound, 1);
     let Some(prepared) = prepared else { return Err(StartError::Configuration(findings)) };
     reload::log_findings(&findings);
+    reload::keep_index(index.as_ref(), &mut preparer);
     reload::log_findings(&switches::check(&settings, &placement));
 
     let backlog = i32::from(settings.engine.backlog);
@@ -281,7 +288,7 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         drain_times: prepared.drain_times,
         session_keys,
         recheck_clients: Box::new(move |reloaded| rechecks.look_after(reloaded)),
-        reload: reload::reloader(file, settings, preparer, bound, Rc::clone(&watch)),
+        reload: reload::reloader(file, settings, preparer, index, bound, Rc::clone(&watch)),
     };
     if let Some(admin) = &admin {
         tracing::info!(address = %admin.address(), "admin address served");

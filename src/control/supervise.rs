@@ -29,12 +29,14 @@ use super::client_rechecks::Rechecked;
 use super::event_log::EventLog;
 use super::lifecycle::{Lifecycle, Stage};
 use super::metrics::control_cells::ControlCells;
-use super::metrics::{CertificateExpiry, Certificates, Pools, RevocationListEnd};
+use super::metrics::{Certificates, Pools, RevocationListEnd};
 use super::reload_requests::{ReloadOutcome, ReloadRequests};
 use super::served::{Served, ServedListener};
 use super::session_keys::SessionKeys;
 use super::signals::Requests;
+use super::watch::Changed;
 use crate::clock::Moment;
+use crate::tls::certificates::LoadedCertificate;
 use crate::upstream::Pool;
 
 /// How long the steps of a drain take.
@@ -81,13 +83,13 @@ pub trait EngineControl {
 }
 
 /// How much is loaded anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// The configuration file and all that it names.
     Everything,
-    /// The certificates of the configuration in force: somebody may be at work on the
-    /// configuration file.
-    Certificates,
+    /// What has changed of the certificates of the configuration in force: somebody may be
+    /// at work on the configuration file.
+    Certificates(Changed),
 }
 
 /// A configuration that was loaded anew.
@@ -96,7 +98,7 @@ pub struct Reloaded<Snapshot> {
     /// For the engines.
     pub snapshot: Arc<Snapshot>,
     /// For the metrics.
-    pub certificates: Vec<CertificateExpiry>,
+    pub certificates: Vec<Arc<LoadedCertificate>>,
     /// For the metrics as well.
     pub pools: Vec<Arc<Pool>>,
     /// For the metrics too.
@@ -248,8 +250,10 @@ where
             if requests.reload || asked {
                 let outcome = self.reload(phase, Scope::Everything);
                 self.reload_requests.answer(outcome);
-            } else if requests.certificates_changed && phase == Phase::Running {
-                self.reload(phase, Scope::Certificates);
+            } else if let Some(changed) = requests.certificates_changed
+                && phase == Phase::Running
+            {
+                self.reload(phase, Scope::Certificates(changed));
             }
             for _ in 0..requests.end {
                 phase = self.end(phase);

@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Events taken at one look; the rest is there at the next one.
 const EVENTS_MAX: usize = 4_096;
 
+/// With more files than this, all are looked at.
+const FILES_MAX: usize = 4_096;
+
 /// What a certificate store changes instead of files: Kubernetes switches a whole volume
 /// by renaming this link.
 const VOLUME_LINK: &str = "..data";
@@ -44,19 +47,55 @@ pub struct Watch {
     change: Option<Change>,
 }
 
+/// What has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// These files, as they are called by way of the places that are watched; others have
+    /// not.
+    Files(HashSet<PathBuf>),
+    /// Nobody knows; it may be anything.
+    Anything,
+}
+
+impl Changed {
+    /// Nothing yet.
+    pub fn nothing() -> Self {
+        Self::Files(HashSet::new())
+    }
+
+    /// Both changes together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Files(mut files), Self::Files(others)) => {
+                files.extend(others);
+                if files.len() <= FILES_MAX { Self::Files(files) } else { Self::Anything }
+            }
+            _ => Self::Anything,
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        matches!(self, Self::Files(files) if files.is_empty())
+    }
+}
+
 /// One watched directory.
 #[derive(Debug, Default)]
 struct Directory {
+    /// What places call it: a link may lead to it too.
+    paths: HashSet<PathBuf>,
     /// Whether every certificate, key and staple in it matters.
     whole: bool,
     /// The files that matter otherwise.
     files: HashSet<OsString>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Change {
     first: Instant,
     last: Instant,
+    what: Changed,
 }
 
 impl Watch {
@@ -72,25 +111,23 @@ impl Watch {
         self.change = None;
     }
 
-    /// Whether something has changed since the last time this was so, and is complete.
-    pub fn changed(&mut self, now: Instant) -> bool {
-        if let Some(looked) = self.look() {
-            if looked {
-                let first = self.change.map_or(now, |change| change.first);
-                self.change = Some(Change { first, last: now });
-            }
-        } else {
+    /// What has changed since the last time that this was asked, once it is complete.
+    pub fn changed(&mut self, now: Instant) -> Option<Changed> {
+        let happened = self.look().unwrap_or_else(|| {
             // A directory is gone, and may be there again under the same name.
             self.renew();
-            self.change = Some(Change { first: now, last: now });
+            Changed::Anything
+        });
+        if !happened.is_nothing() {
+            let before = self.change.take();
+            let first = before.as_ref().map_or(now, |change| change.first);
+            let what = before.map_or_else(Changed::nothing, |change| change.what).and(happened);
+            self.change = Some(Change { first, last: now, what });
         }
-        let complete = self.change.is_some_and(|change| {
+        let complete = self.change.as_ref().is_some_and(|change| {
             now.duration_since(change.last) >= QUIET || now.duration_since(change.first) >= PATIENCE
         });
-        if complete {
-            self.change = None;
-        }
-        complete
+        self.change.take_if(|_| complete).map(|change| change.what)
     }
 
     fn renew(&mut self) {
@@ -105,11 +142,9 @@ impl Watch {
         self.complete = true;
         for place in &self.places {
             let whole = place.is_dir();
-            let directory = if whole { Some(place.as_path()) } else { place.parent() };
-            let directory = match directory {
-                Some(directory) if !directory.as_os_str().is_empty() => directory,
-                _ => Path::new("."),
-            };
+            let path = if whole { Some(place.as_path()) } else { place.parent() };
+            let path = path.unwrap_or(Path::new(""));
+            let directory = if path.as_os_str().is_empty() { Path::new(".") } else { path };
             let flags = WatchFlags::CLOSE_WRITE
                 | WatchFlags::CREATE
                 | WatchFlags::MOVED_TO
@@ -121,6 +156,7 @@ impl Watch {
             match inotify::add_watch(&inotify, directory, flags) {
                 Ok(watch) => {
                     let directory = self.directories.entry(watch).or_default();
+                    directory.paths.insert(path.to_owned());
                     directory.whole |= whole;
                     // The key and the staple may lie beside.
                     let files =
@@ -138,12 +174,12 @@ impl Watch {
         self.inotify = Some(inotify);
     }
 
-    /// Whether anything that matters has happened; `None` if a directory is gone.
-    fn look(&self) -> Option<bool> {
-        let Some(inotify) = &self.inotify else { return Some(false) };
+    /// What has happened that matters; `None` if a directory is gone.
+    fn look(&self) -> Option<Changed> {
+        let mut happened = Changed::nothing();
+        let Some(inotify) = &self.inotify else { return Some(happened) };
         let mut buffer = [MaybeUninit::uninit(); 4_096];
         let mut reader = Reader::new(inotify, &mut buffer);
-        let mut happened = false;
         for _ in 0..EVENTS_MAX {
             // WOULDBLOCK: that was all. Other errors do not come from inotify(7).
             let Ok(event) = reader.next() else { break };
@@ -151,12 +187,14 @@ impl Watch {
             if flags.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF) {
                 return None;
             }
-            // Too much has happened for the kernel to keep: anything may have changed.
-            happened |= flags.contains(ReadFlags::QUEUE_OVERFLOW);
+            // Too much has happened for the kernel to keep.
+            if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
+                happened = Changed::Anything;
+            }
             if let (Some(directory), Some(name)) =
                 (self.directories.get(&event.wd()), event.file_name())
             {
-                happened |= directory.cares_for(OsStr::from_bytes(name.to_bytes()));
+                happened = happened.and(directory.change_of(OsStr::from_bytes(name.to_bytes())));
             }
         }
         Some(happened)
@@ -164,11 +202,18 @@ impl Watch {
 }
 
 impl Directory {
-    fn cares_for(&self, name: &OsStr) -> bool {
+    /// What it means that something has happened to the file of this name.
+    fn change_of(&self, name: &OsStr) -> Changed {
+        if name == VOLUME_LINK {
+            return Changed::Anything;
+        }
         let ending = Path::new(name).extension().and_then(OsStr::to_str);
-        name == VOLUME_LINK
-            || self.whole && matches!(ending, Some("pem" | "crt" | "key" | "ocsp"))
-            || self.files.contains(name)
+        let matters = self.whole && matches!(ending, Some("pem" | "crt" | "key" | "ocsp"))
+            || self.files.contains(name);
+        if !matters {
+            return Changed::nothing();
+        }
+        Changed::Files(self.paths.iter().map(|path| path.join(name)).collect())
     }
 }
 

@@ -56,7 +56,7 @@ pub struct PolicySettings {
     /// Application protocols, in the server's order of preference; none: no ALPN.
     pub alpn: Vec<Vec<u8>>,
     /// The certificates, at least one.
-    pub certificates: Vec<LoadedCertificate>,
+    pub certificates: CertificateIndex,
     /// Which of them serves clients that name no server, or one that is not known.
     pub default_certificate: DefaultCertificate,
     /// What becomes of a client that names a server we have no certificate for.
@@ -87,7 +87,7 @@ impl PolicySettings {
     /// first certificate where no name matches.
     pub fn new(
         library: CryptoLibrary,
-        certificates: Vec<LoadedCertificate>,
+        certificates: impl Into<CertificateIndex>,
         tickets: Arc<dyn ProducesTickets>,
     ) -> Self {
         Self {
@@ -97,7 +97,7 @@ impl PolicySettings {
             groups: provider::default_groups(library).to_vec(),
             compression: Vec::new(),
             alpn: Vec::new(),
-            certificates,
+            certificates: certificates.into(),
             default_certificate: DefaultCertificate::First,
             unknown_sni: UnknownServerName::Default,
             tickets,
@@ -228,14 +228,14 @@ impl Policy {
             groups,
             compression,
             alpn,
-            certificates,
+            certificates: index,
             default_certificate,
             unknown_sni,
             tickets,
             gate,
             gates_of_names,
         } = settings;
-        if certificates.is_empty() {
+        if index.certificates().is_empty() {
             return Err(PolicyError::NoCertificates);
         }
         if let Some(name) = alpn.iter().find(|name| !(1..=255).contains(&name.len())) {
@@ -247,7 +247,6 @@ impl Policy {
             return Err(PolicyError::NoUsableVersion(minimum_version));
         }
 
-        let index = CertificateIndex::new(certificates);
         let default = default_candidates(&index, &default_certificate)?;
         let selection = Arc::new(Selection::new(index, default, unknown_sni, &provider));
 
@@ -299,8 +298,13 @@ impl Policy {
     }
 
     /// The certificates of the listener.
-    pub fn certificates(&self) -> &[LoadedCertificate] {
+    pub fn certificates(&self) -> &[Arc<LoadedCertificate>] {
         self.selection.index().certificates()
+    }
+
+    /// The same, by name.
+    pub fn index(&self) -> &CertificateIndex {
+        self.selection.index()
     }
 
     /// What a TLS 1.3 handshake begins with, if its ClientHello asks for no name.

@@ -2,11 +2,16 @@
 //! OpenMetrics 1.0 ABNF, and against every cell there is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::*;
 use crate::endpoint::Endpoint;
 use crate::metrics::{Counter, Gauge};
+use crate::tls::CryptoLibrary;
+use crate::tls::certificates::CertificateName;
+use crate::tls::self_signed::self_signed;
 use crate::upstream::status::{Availability, ServerCounts, Standing};
 use crate::upstream::{Backend, Pool};
 
@@ -503,16 +508,31 @@ fn bucket_bounds_are_in_seconds() {
     assert!((sum.expect("a sum") - 0.0015).abs() < 1e-9);
 }
 
+/// A certificate for `name` from `source` that ends then.
+fn certificate(
+    name: &str,
+    source: &str,
+    not_after: i64,
+    staple_ends: Option<i64>,
+) -> LoadedCertificate {
+    static MODEL: LazyLock<LoadedCertificate> =
+        LazyLock::new(|| self_signed(&["a.example"], CryptoLibrary::AwsLc).expect("made"));
+    let names = [CertificateName::parse(name).expect("a name")];
+    let source = Path::new(source).into();
+    LoadedCertificate { source, names: names.into(), not_after, staple_ends, ..MODEL.clone() }
+}
+
 #[test]
 fn the_certificates_that_end_soonest_are_shown_and_all_are_counted() {
     let fixture = fixture(1, 1);
-    let all = (0..250).rev().map(|number: i64| CertificateExpiry {
-        not_after_unix_seconds: 1_900_000_000 + number,
-        name: format!("{number}.example"),
-        source: "/etc/forebay/all.pem".to_owned(),
-        staple_ends_unix_seconds: (number < 150).then_some(1_800_000_000 - number),
+    let all = (0..250).rev().map(|number: i64| {
+        let staple_ends = (number < 150).then_some(1_800_000_000 - number);
+        let (name, source) = (format!("{number}.example"), "/etc/forebay/all.pem");
+        Arc::new(certificate(&name, source, 1_900_000_000 + number, staple_ends))
     });
-    fixture.certificates.replace(all.collect(), vec![]);
+    // As two listeners do that show the same.
+    let all: Vec<_> = all.collect();
+    fixture.certificates.replace([all.clone(), all].concat(), vec![]);
     let read = read(&fixture.page.print(Format::OpenMetrics));
     assert_eq!(read.value("forebay_certificates", &[]), Some(250.0));
     let name = "forebay_certificate_expiry_timestamp_seconds";
@@ -529,12 +549,7 @@ fn the_certificates_that_end_soonest_are_shown_and_all_are_counted() {
 #[test]
 fn certificates_with_the_same_labels_are_one_series_and_strange_paths_are_escaped() {
     let fixture = fixture(1, 1);
-    let one = |not_after_unix_seconds| CertificateExpiry {
-        not_after_unix_seconds,
-        name: "a.example".to_owned(),
-        source: "/srv/\"odd\"\\path\nhere".to_owned(),
-        staple_ends_unix_seconds: None,
-    };
+    let one = |ends| Arc::new(certificate("a.example", "/srv/\"odd\"\\path\nhere", ends, None));
     fixture.certificates.replace(vec![one(7), one(5), one(6)], vec![]);
     let read = read(&fixture.page.print(Format::OpenMetrics));
     let name = "forebay_certificate_expiry_timestamp_seconds";

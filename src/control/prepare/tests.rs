@@ -47,7 +47,7 @@ fn settings(listeners: Vec<ListenerSettings>) -> Settings {
 
 fn in_memory() -> Preparer {
     let certificate = self_signed(&["a.example"], CryptoLibrary::AwsLc).expect("a certificate");
-    Preparer::new(CertificateSource::InMemory(vec![certificate]), SessionKeys::default())
+    Preparer::new(CertificateSource::InMemory(vec![Arc::new(certificate)]), SessionKeys::default())
 }
 
 /// The errors among `findings`, as text.
@@ -67,15 +67,6 @@ fn every_bound_address_gets_its_listener_in_order() {
     let names: Vec<&str> = snapshot.listeners.iter().map(|one| &*one.name).collect();
     assert_eq!(names, ["two", "one"]);
     assert_eq!(snapshot.pools.len(), 1);
-}
-
-#[test]
-fn a_certificate_that_two_listeners_show_expires_once() {
-    let settings = settings(vec![listener("one", 1), listener("two", 2)]);
-    let (prepared, _) = in_memory().prepare(&settings, &addresses(&settings), 1);
-    let certificates = prepared.expect("a configuration").certificates;
-    assert_eq!(certificates.len(), 1);
-    assert_eq!(certificates[0].name, "a.example");
 }
 
 #[test]
@@ -148,7 +139,7 @@ fn other_names_are_another_domain() {
     preparer.prepare(&settings, &bound, 1).0.expect("a configuration");
     let before = rings(&preparer);
     let other = self_signed(&["b.example"], CryptoLibrary::AwsLc).expect("a certificate");
-    preparer.source = CertificateSource::InMemory(vec![other]);
+    preparer.source = CertificateSource::InMemory(vec![Arc::new(other)]);
     preparer.prepare(&settings, &bound, 2).0.expect("a configuration");
     let after = rings(&preparer);
     assert_eq!(after.len(), 1);

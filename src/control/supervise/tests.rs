@@ -1,5 +1,6 @@
 //! With engines that are threads obeying orders, and signals from a script.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -115,12 +116,12 @@ fn load(_: Scope, generation: u64) -> Option<Reloaded<u64>> {
     })
 }
 
-const END: Requests = Requests { end: 1, reload: false, certificates_changed: false };
-const RELOAD: Requests = Requests { end: 0, reload: true, certificates_changed: false };
+const END: Requests = Requests { end: 1, reload: false, certificates_changed: None };
+const RELOAD: Requests = Requests { end: 0, reload: true, certificates_changed: None };
 
 /// Signals that arrive one at each look, then none.
 fn script(requests: &[Requests]) -> impl FnMut(Duration) -> io::Result<Requests> + use<> {
-    let mut requests: VecDeque<Requests> = requests.iter().copied().collect();
+    let mut requests: VecDeque<Requests> = requests.iter().cloned().collect();
     move |timeout| {
         Ok(requests.pop_front().unwrap_or_else(|| {
             thread::sleep(timeout);
@@ -342,17 +343,18 @@ fn events_of_engines_are_logged_to_the_last() {
 
 #[test]
 fn changed_certificates_are_loaded_without_the_rest_and_not_while_draining() {
-    const CHANGED: Requests = Requests { end: 0, reload: false, certificates_changed: true };
+    let what = Changed::Files([PathBuf::from("a.pem")].into());
+    let changed = Requests { certificates_changed: Some(what.clone()), ..Requests::default() };
     let mut fixture = Fixture::new();
     let (told, heard) = sync_channel(16);
     let mut scopes = Vec::new();
     let engines = vec![obedient(told)];
     fixture
         .supervisor(engines, |scope, generation| {
-            scopes.push(scope);
+            scopes.push(scope.clone());
             load(scope, generation)
         })
-        .run(script(&[CHANGED, RELOAD, END, CHANGED]));
-    assert_eq!(scopes, [Scope::Certificates, Scope::Everything]);
+        .run(script(&[changed.clone(), RELOAD, END, changed]));
+    assert_eq!(scopes, [Scope::Certificates(what), Scope::Everything]);
     assert_eq!(heard.iter().collect::<Vec<_>>(), ["reload 2", "reload 3", "drain"]);
 }

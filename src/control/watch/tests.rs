@@ -15,10 +15,37 @@ fn watched() -> (Watch, TempDir, TempDir) {
     (watch, whole, single)
 }
 
-/// Whether a change is told of once it has been quiet.
-fn told(watch: &mut Watch) -> bool {
+/// The change that is told of once it has been quiet.
+fn change(watch: &mut Watch) -> Option<Changed> {
     let now = Instant::now();
-    watch.changed(now) || watch.changed(now + QUIET)
+    watch.changed(now).or_else(|| watch.changed(now + QUIET))
+}
+
+fn told(watch: &mut Watch) -> bool {
+    change(watch).is_some()
+}
+
+#[test]
+fn what_has_changed_is_told_by_the_names_that_places_have() {
+    let (mut watch, whole, single) = watched();
+    fs::write(whole.path().join("a.pem"), "x").expect("write");
+    fs::write(single.path().join("site.ocsp"), "x").expect("write");
+    fs::write(whole.path().join("README"), "x").expect("write");
+    let files = [whole.path().join("a.pem"), single.path().join("site.ocsp")];
+    assert_eq!(change(&mut watch), Some(Changed::Files(files.into())));
+    fs::write(whole.path().join("..data"), "x").expect("write");
+    fs::write(whole.path().join("a.pem"), "x").expect("write");
+    assert_eq!(change(&mut watch), Some(Changed::Anything), "a volume was switched");
+}
+
+#[test]
+fn more_files_than_are_kept_are_anything() {
+    let files = |numbers: std::ops::Range<usize>| {
+        Changed::Files(numbers.map(|number| PathBuf::from(number.to_string())).collect())
+    };
+    assert_eq!(files(0..2).and(files(1..3)), files(0..3));
+    assert_eq!(files(0..FILES_MAX).and(files(0..1)), files(0..FILES_MAX));
+    assert_eq!(files(0..FILES_MAX).and(files(FILES_MAX..FILES_MAX + 1)), Changed::Anything);
 }
 
 #[test]
@@ -52,10 +79,10 @@ fn a_change_is_told_of_when_it_has_been_quiet_or_has_gone_on_for_long() {
     let mut waited = Duration::ZERO;
     while waited < PATIENCE {
         fs::write(whole.path().join("busy.pem"), "x").expect("write");
-        assert!(!watch.changed(begin + waited), "after {waited:?}");
+        assert_eq!(watch.changed(begin + waited), None, "after {waited:?}");
         waited += step;
     }
-    assert!(watch.changed(begin + waited));
+    assert!(watch.changed(begin + waited).is_some());
 }
 
 #[test]

@@ -4,17 +4,38 @@
 //! for an exact name and one more for a wildcard, whatever the number of certificates;
 //! it allocates nothing. Per name there is at most one certificate of each kind of key:
 //! of two, the one that expires last.
+//!
+//! ```text
+//!   certificates: [a, b, c, …]  ◀─ places ─┐
+//!   names ──▶ { "a.example": [0], "b.example": [1, 2] }   shared by an index that follows,
+//!                                                         if only dates and keys are new
+//! ```
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use super::store::Certificates;
 use super::{CertificateName, KeyType, LoadedCertificate};
 
 /// The certificates of a listener.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct CertificateIndex {
-    certificates: Vec<LoadedCertificate>,
+    certificates: Certificates,
+    names: Arc<Names>,
+}
+
+#[derive(Debug, Default)]
+struct Names {
     exact: HashMap<Box<str>, Candidates>,
     wildcard: HashMap<Box<str>, Candidates>,
+    /// Of two certificates for one name and kind of key one was taken, by its date.
+    contested: bool,
+}
+
+impl From<Vec<LoadedCertificate>> for CertificateIndex {
+    fn from(certificates: Vec<LoadedCertificate>) -> Self {
+        Self::new(certificates.into_iter().map(Arc::new).collect())
+    }
 }
 
 impl CertificateIndex {
@@ -22,24 +43,46 @@ impl CertificateIndex {
     ///
     /// # Panics
     /// With 2³² certificates or more.
-    pub fn new(certificates: Vec<LoadedCertificate>) -> Self {
-        let mut index = Self { certificates, ..Self::default() };
-        for place in 0..index.certificates.len() {
+    pub fn new(certificates: Certificates) -> Self {
+        let mut names = Names::default();
+        for (place, certificate) in certificates.iter().enumerate() {
             let candidate = Candidates::place(place);
-            for name in index.certificates[place].names.iter() {
+            for name in certificate.names.iter() {
                 let (map, name) = match name {
-                    CertificateName::Exact(name) => (&mut index.exact, name),
-                    CertificateName::Wildcard(suffix) => (&mut index.wildcard, suffix),
+                    CertificateName::Exact(name) => (&mut names.exact, name),
+                    CertificateName::Wildcard(suffix) => (&mut names.wildcard, suffix),
                     CertificateName::Address(_) => continue,
                 };
-                map.entry(name.clone()).or_default().add(candidate, &index.certificates);
+                let candidates = map.entry(name.clone()).or_default();
+                names.contested |= candidates.add(candidate, &certificates);
             }
         }
-        index
+        Self { certificates, names: Arc::new(names) }
+    }
+
+    /// The index of `certificates`, which follow those of `self`: the same as
+    /// [`Self::new`] makes, and without its cost if every changed certificate is for the
+    /// names, and has the kind of key, of the one in whose place it is.
+    pub fn followed_by(&self, certificates: Certificates) -> Self {
+        let stands_in = |(old, new): (&Arc<LoadedCertificate>, &Arc<LoadedCertificate>)| {
+            Arc::ptr_eq(old, new) || old.key_type == new.key_type && old.names == new.names
+        };
+        let shared = !self.names.contested
+            && self.certificates.len() == certificates.len()
+            && self.certificates.iter().zip(certificates.iter()).all(stands_in);
+        match shared {
+            true => Self { certificates, names: Arc::clone(&self.names) },
+            false => Self::new(certificates),
+        }
+    }
+
+    /// Whether both find the same places by the same names: no name came or went.
+    pub fn same_names(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.names, &other.names)
     }
 
     /// The certificates, in the order given.
-    pub fn certificates(&self) -> &[LoadedCertificate] {
+    pub fn certificates(&self) -> &[Arc<LoadedCertificate>] {
         &self.certificates
     }
 
@@ -49,8 +92,8 @@ impl CertificateIndex {
         let suffix = name.split_once('.').map(|(_, suffix)| suffix);
         Found {
             certificates: &self.certificates,
-            exact: self.exact.get(name),
-            wildcard: suffix.and_then(|suffix| self.wildcard.get(suffix)),
+            exact: self.names.exact.get(name),
+            wildcard: suffix.and_then(|suffix| self.names.wildcard.get(suffix)),
         }
     }
 
@@ -60,17 +103,15 @@ impl CertificateIndex {
     /// # Panics
     /// If there is no certificate at `place`.
     pub fn siblings(&self, place: usize) -> Candidates {
-        let sorted = |place: usize| {
-            let mut names: Vec<_> = self.certificates[place].names.iter().collect();
-            names.sort();
-            names
-        };
-        let names = sorted(place);
+        let names = &self.certificates[place].names;
         let mut candidates = Candidates::default();
-        for other in 0..self.certificates.len() {
-            // Counting first spares the sorting for nearly all of them.
+        for (other, certificate) in self.certificates.iter().enumerate() {
+            let others = &certificate.names;
+            // The first name that differs ends it for nearly all of them.
             let same = other == place
-                || self.certificates[other].names.len() == names.len() && sorted(other) == names;
+                || others.len() == names.len()
+                    && others.iter().all(|name| names.contains(name))
+                    && names.iter().all(|name| others.contains(name));
             if same {
                 candidates.add(Candidates::place(other), &self.certificates);
             }
@@ -90,7 +131,7 @@ impl CertificateIndex {
 /// What [`CertificateIndex::find`] found.
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'a> {
-    certificates: &'a [LoadedCertificate],
+    certificates: &'a [Arc<LoadedCertificate>],
     exact: Option<&'a Candidates>,
     wildcard: Option<&'a Candidates>,
 }
@@ -130,19 +171,25 @@ impl Candidates {
             .expect("fewer than 2^32 certificates fit in memory")
     }
 
-    fn add(&mut self, candidate: u32, certificates: &[LoadedCertificate]) {
+    /// Returns whether there is another one of its kind already.
+    fn add(&mut self, candidate: u32, certificates: &[Arc<LoadedCertificate>]) -> bool {
         let certificate = &certificates[candidate as usize];
         let slot = &mut self.0[certificate.key_type as usize];
-        if *slot == Self::NONE || certificates[*slot as usize].not_after < certificate.not_after {
+        let contested = *slot != Self::NONE;
+        if !contested || certificates[*slot as usize].not_after < certificate.not_after {
             *slot = candidate;
         }
+        contested
     }
 
-    fn iter(self, certificates: &[LoadedCertificate]) -> impl Iterator<Item = &LoadedCertificate> {
+    fn iter(
+        self,
+        certificates: &[Arc<LoadedCertificate>],
+    ) -> impl Iterator<Item = &LoadedCertificate> {
         self.0
             .into_iter()
             .filter(|place| *place != Self::NONE)
-            .map(move |place| &certificates[place as usize])
+            .map(move |place| &*certificates[place as usize])
     }
 }
 

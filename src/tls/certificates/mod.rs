@@ -17,6 +17,7 @@
 mod der;
 mod encrypted_key;
 pub mod examination;
+pub mod file_index;
 mod finding;
 mod identity;
 pub mod index;

@@ -494,11 +494,12 @@ fn the_common_name_counts_only_without_an_alternative_name() {
 
 mod index {
     use super::super::index::CertificateIndex;
+    use super::super::store::Certificates;
     use super::*;
     use crate::tls::self_signed::self_signed;
 
     /// Certificates for names and kinds of key; how they sign does not matter here.
-    fn certificates(of: &[(&[&str], KeyType, i64)]) -> Vec<LoadedCertificate> {
+    fn certificates(of: &[(&[&str], KeyType, i64)]) -> Certificates {
         let model = self_signed(&["model.example"], AWS).unwrap();
         of.iter()
             .enumerate()
@@ -509,6 +510,7 @@ mod index {
                 not_after: *not_after,
                 ..model.clone()
             })
+            .map(Arc::new)
             .collect()
     }
 
@@ -566,5 +568,54 @@ mod index {
         let sources: Vec<_> =
             index.resolve(&siblings).map(|certificate| certificate.source.clone()).collect();
         assert_eq!(sources, [Path::new("1").into(), Path::new("0").into()]);
+    }
+
+    /// With `replacement` in the place of the certificate at `place`.
+    fn replaced(
+        before: &CertificateIndex,
+        place: usize,
+        replacement: (&[&str], KeyType, i64),
+    ) -> CertificateIndex {
+        let mut certificates = before.certificates().to_vec();
+        certificates[place] = Arc::clone(&self::certificates(&[replacement])[0]);
+        before.followed_by(certificates.into())
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_found_without_indexing_anew() {
+        let before = CertificateIndex::new(certificates(&[
+            (&["a.example", "*.a.example"], KeyType::Rsa, 5),
+            (&["b.example"], KeyType::Rsa, 5),
+        ]));
+        let after = replaced(&before, 1, (&["b.example"], KeyType::Rsa, 9));
+        assert!(after.same_names(&before));
+        let found: Vec<i64> = after.find("b.example").iter().map(|one| one.not_after).collect();
+        assert_eq!(found, [9]);
+    }
+
+    #[test]
+    fn other_names_kinds_of_key_or_numbers_of_certificates_are_indexed_anew() {
+        let before = CertificateIndex::new(certificates(&[
+            (&["a.example"], KeyType::Rsa, 5),
+            (&["b.example"], KeyType::Rsa, 5),
+        ]));
+        let after = replaced(&before, 1, (&["c.example"], KeyType::Rsa, 5));
+        assert!(after.find("b.example").is_empty() && !after.find("c.example").is_empty());
+        let after = replaced(&before, 1, (&["b.example"], KeyType::EcdsaP256, 5));
+        assert_eq!(after.find("b.example").iter().count(), 1);
+        assert!(!after.same_names(&before));
+        let after = before.followed_by(before.certificates()[..1].into());
+        assert!(after.find("b.example").is_empty());
+    }
+
+    #[test]
+    fn where_two_compete_for_a_name_a_renewal_decides_anew() {
+        let before = CertificateIndex::new(certificates(&[
+            (&["a.example"], KeyType::Rsa, 5),
+            (&["a.example"], KeyType::Rsa, 7),
+        ]));
+        let after = replaced(&before, 0, (&["a.example"], KeyType::Rsa, 9));
+        let found: Vec<i64> = after.find("a.example").iter().map(|one| one.not_after).collect();
+        assert_eq!(found, [9]);
     }
 }

@@ -28,7 +28,7 @@ fn replace(directory: &Path, file: &str, text: &str) -> PathBuf {
 }
 
 /// Loads a path and puts the result in force.
-fn load(store: &mut Store, path: &Path, keys_max: usize) -> (Vec<LoadedCertificate>, Vec<Finding>) {
+fn load(store: &mut Store, path: &Path, keys_max: usize) -> (Certificates, Vec<Finding>) {
     let mut loading = store.begin(LIBRARY, keys_max, Passphrases::default(), SystemTime::now());
     let (certificates, findings) = loading.load(path);
     let loaded = loading.finish();
@@ -36,7 +36,7 @@ fn load(store: &mut Store, path: &Path, keys_max: usize) -> (Vec<LoadedCertifica
     (certificates, findings)
 }
 
-fn names(certificates: &[LoadedCertificate]) -> Vec<String> {
+fn names(certificates: &[Arc<LoadedCertificate>]) -> Vec<String> {
     let names = certificates.iter().flat_map(|certificate| certificate.names.iter());
     names.map(CertificateName::to_string).collect()
 }
@@ -128,7 +128,7 @@ fn keys_beyond_the_bound_are_read_when_asked_for_and_the_unused_make_room() {
     }
     let mut store = Store::default();
     let (certificates, _) = load(&mut store, directory.path(), 2);
-    let resident = |certificates: &[LoadedCertificate]| -> Vec<bool> {
+    let resident = |certificates: &[Arc<LoadedCertificate>]| -> Vec<bool> {
         certificates.iter().map(|certificate| certificate.signing.is_resident()).collect()
     };
     assert_eq!(resident(&certificates), [true, true, false]);
@@ -172,4 +172,126 @@ fn a_file_for_other_names_is_not_taken_before_it_is_loaded_anew() {
 fn many_files_are_read_by_several_threads_in_their_order() {
     let numbers: Vec<usize> = (0..10 * FILES_PER_THREAD_MIN + 1).collect();
     assert_eq!(in_parallel(&numbers, |number| *number), numbers);
+}
+
+/// Loads only what has changed, as an event of the kernel would name it.
+fn load_changed(
+    store: &mut Store,
+    path: &Path,
+    changed: &[PathBuf],
+) -> (Certificates, Vec<Finding>) {
+    let changed = changed.iter().cloned().collect();
+    let loading = store.begin(LIBRARY, 10, Passphrases::default(), SystemTime::now());
+    let mut loading = loading.only(&changed);
+    let (certificates, findings) = loading.load(path);
+    let loaded = loading.finish();
+    store.commit(loaded);
+    (certificates, findings)
+}
+
+#[test]
+fn of_many_files_only_those_that_are_said_to_have_changed_are_looked_at() {
+    let directory = TempDir::new().unwrap();
+    let path = |file: &str| directory.path().join(file);
+    for name in ["a", "b", "d"] {
+        write(directory.path(), &format!("{name}.pem"), &format!("{name}.example"));
+    }
+    let mut store = Store::default();
+    load(&mut store, directory.path(), 10);
+    write(directory.path(), "a.pem", "unsaid.example");
+    write(directory.path(), "b.pem", "new.example");
+    write(directory.path(), "c.crt", "c.example");
+    fs::remove_file(path("d.pem")).unwrap();
+    let changed = [path("b.pem"), path("c.crt"), path("d.pem"), path("e.pem")];
+    let (certificates, findings) = load_changed(&mut store, directory.path(), &changed);
+    assert_eq!(findings, []);
+    assert_eq!(names(&certificates), ["a.example", "new.example", "c.example"]);
+    let (certificates, _) = load(&mut store, directory.path(), 10);
+    assert_eq!(names(&certificates), ["unsaid.example", "new.example", "c.example"]);
+}
+
+#[test]
+fn a_key_that_is_said_to_have_changed_has_its_certificate_read() {
+    let directory = TempDir::new().unwrap();
+    let path = write(directory.path(), "a.pem", "a.example");
+    for place in [directory.path(), path.as_path()] {
+        let mut store = Store::default();
+        let before = leaf(&load(&mut store, place, 10).0[0]);
+        write(directory.path(), "a.pem", "a.example");
+        let key = [directory.path().join("a.key")];
+        let (certificates, _) = load_changed(&mut store, place, &key);
+        assert_ne!(leaf(&certificates[0]), before);
+    }
+}
+
+#[test]
+fn a_file_that_is_said_to_have_changed_for_the_worse_costs_nothing_that_works() {
+    let directory = TempDir::new().unwrap();
+    write(directory.path(), "a.pem", "a.example");
+    let mut store = Store::default();
+    load(&mut store, directory.path(), 10);
+    let changed = [
+        replace(directory.path(), "a.pem", "rubbish"),
+        replace(directory.path(), "b.pem", "rubbish"),
+    ];
+    let (certificates, findings) = load_changed(&mut store, directory.path(), &changed);
+    assert_eq!(names(&certificates), ["a.example"]);
+    assert_eq!(findings.iter().map(|one| one.severity).collect::<Vec<_>>(), [Severity::Warning; 2]);
+    fs::remove_file(&changed[0]).unwrap();
+    let (_, findings) = load_changed(&mut store, directory.path(), &changed[..1]);
+    assert_eq!(findings[0].severity, Severity::Error, "there would be no certificate left");
+}
+
+/// A store that knows what `store` knows, by way of a file.
+fn by_way_of_a_file(store: &mut Store) -> Store {
+    let bytes = store.index_if_outdated().expect("something to write").to_bytes();
+    assert!(store.index_if_outdated().is_none(), "it is up to date now");
+    Store::indexed(FileIndex::read(bytes).expect("an index"))
+}
+
+#[test]
+fn what_the_index_knows_is_not_read_before_a_client_asks() {
+    let directory = TempDir::new().unwrap();
+    write(directory.path(), "a.pem", "a.example");
+    write(directory.path(), "b.pem", "b.example");
+    let mut store = Store::default();
+    load(&mut store, directory.path(), 10);
+    let mut later = by_way_of_a_file(&mut store);
+    write(directory.path(), "b.pem", "new.example");
+    let (certificates, findings) = load(&mut later, directory.path(), 10);
+    assert_eq!(findings, []);
+    assert_eq!(names(&certificates), ["a.example", "new.example"]);
+    let resident: Vec<_> = certificates.iter().map(|one| one.signing.is_resident()).collect();
+    assert_eq!(resident, [false, true], "the one that had changed was read");
+    assert!(certificates[0].signing.certified().is_some());
+    assert!(later.index_if_outdated().is_some(), "it says something else now");
+}
+
+#[test]
+fn an_index_that_says_the_same_is_not_written_again() {
+    let directory = TempDir::new().unwrap();
+    let path = write(directory.path(), "a.pem", "a.example");
+    write(directory.path(), "b.pem", "b.example");
+    let mut store = Store::default();
+    load(&mut store, directory.path(), 10);
+    let mut later = by_way_of_a_file(&mut store);
+    load(&mut later, directory.path(), 10);
+    assert!(later.index_if_outdated().is_none());
+    load_changed(&mut later, directory.path(), &[]);
+    assert!(later.index_if_outdated().is_none());
+    fs::remove_file(path).unwrap();
+    load(&mut later, directory.path(), 10);
+    assert!(later.index_if_outdated().is_some(), "a file is gone");
+}
+
+#[test]
+fn a_file_with_a_warning_is_read_and_warned_of_at_each_start() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = TempDir::new().unwrap();
+    let path = write(directory.path(), "a.pem", "a.example");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let mut store = Store::default();
+    assert_eq!(load(&mut store, directory.path(), 10).1.len(), 1);
+    let mut later = by_way_of_a_file(&mut store);
+    assert_eq!(load(&mut later, directory.path(), 10).1.len(), 1);
 }

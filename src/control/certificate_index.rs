@@ -1,0 +1,131 @@
+//! The index of certificate files on the disk: read at start, written behind everybody's
+//! back whenever what it says has changed.
+//!
+//! Whatever goes wrong with it costs time at the next start, and nothing else: it is said in
+//! one line of the log.
+
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use super::replace_file;
+use crate::tls::certificates::file_index::{FileIndex, Snapshot};
+
+/// A million certificates with some names each.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+
+/// Keeps the index at one path. Clones keep the same.
+#[derive(Clone, Debug)]
+pub struct IndexKeeper {
+    path: PathBuf,
+    writing: Arc<Mutex<Writing>>,
+}
+
+/// One thread writes at a time; who comes meanwhile takes the place of who waits.
+#[derive(Debug, Default)]
+struct Writing {
+    busy: bool,
+    next: Option<Snapshot>,
+}
+
+impl IndexKeeper {
+    /// Keeps the index at `path`.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, writing: Arc::default() }
+    }
+
+    /// What an earlier process has written; nothing if that is of no use.
+    pub fn read(&self) -> FileIndex {
+        let file = self.path.display();
+        let bytes = match read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::info!(%file, "there is no index of certificates yet: reading them all");
+                return FileIndex::default();
+            }
+            Err(error) => {
+                tracing::warn!(
+                    %file,
+                    %error,
+                    "the index of certificates cannot be read: reading them all"
+                );
+                return FileIndex::default();
+            }
+        };
+        FileIndex::read(bytes).unwrap_or_else(|error| {
+            let why = error.to_string();
+            tracing::warn!(
+                %file,
+                why,
+                "the index of certificates is not used: reading them all, and making it anew"
+            );
+            FileIndex::default()
+        })
+    }
+
+    /// Has the index written by another thread, which nobody waits for.
+    pub fn keep(&self, snapshot: Snapshot) {
+        let mut writing = self.lock();
+        writing.next = Some(snapshot);
+        if writing.busy {
+            return;
+        }
+        writing.busy = true;
+        drop(writing);
+        let this = self.clone();
+        let started = thread::Builder::new().name("index".to_owned()).spawn(move || this.write());
+        if let Err(error) = started {
+            *self.lock() = Writing::default();
+            self.not_written(&error);
+        }
+    }
+
+    fn write(&self) {
+        loop {
+            let next = {
+                let mut writing = self.lock();
+                writing.busy = writing.next.is_some();
+                writing.next.take()
+            };
+            let Some(snapshot) = next else { return };
+            match replace_file::replace(&self.path, &snapshot.to_bytes()) {
+                Ok(()) => tracing::debug!(
+                    file = %self.path.display(),
+                    certificates = snapshot.files.len(),
+                    "the index of certificates is written"
+                ),
+                Err(error) => self.not_written(&error),
+            }
+        }
+    }
+
+    fn not_written(&self, error: &io::Error) {
+        tracing::warn!(
+            file = %self.path.display(),
+            %error,
+            "the index of certificates cannot be written: the next start reads them all"
+        );
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Writing> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // Opening a FIFO would wait for its writer.
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let length = path.metadata()?.len().min(FILE_BYTES_MAX);
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default() + 1);
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it is larger than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(bytes)
+}
