@@ -15,6 +15,7 @@ mod demo;
 mod explain;
 mod facts;
 mod output;
+mod proxy_verify;
 mod reload;
 mod run;
 mod ticket_secret;
@@ -80,6 +81,8 @@ enum Command {
     /// Make, rotate or inspect the file of secrets that a tier's session tickets are
     /// sealed with
     TicketSecret(ticket_secret::Arguments),
+    /// Say whether a PROXY protocol header was written with one of the keys of a file
+    ProxyVerify(proxy_verify::Arguments),
 }
 
 /// Runs the command line.
@@ -92,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::Certs(arguments) => certs::certs(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::TicketSecret(arguments) => ticket_secret::ticket_secret(&arguments),
+        Command::ProxyVerify(arguments) => proxy_verify::proxy_verify(&arguments),
     };
     ExitCode::from(status.0)
 }
@@ -123,6 +127,8 @@ mod tests {
             &["ticket-secret", "generate", "--ratchet", "--epoch", "3600", "tier.secrets"],
             &["ticket-secret", "rotate", "--delay", "0", "--keep", "2", "tier.secrets"],
             &["ticket-secret", "inspect", "tier.secrets"],
+            &["proxy-verify", "--keys", "proxy.keys"],
+            &["proxy-verify", "--keys", "proxy.keys", "--hex", "--max-age", "5", "header"],
             &["demo", "--port", "0", "--admin", "[::1]:0", "--provider", "ring"],
         ] {
             assert!(parse(arguments).is_ok(), "{arguments:?}");
@@ -138,6 +144,7 @@ mod tests {
             &["demo", "--port", "70000"],
             &["ticket-secret", "rotate", "--keep", "1", "tier.secrets"],
             &["ticket-secret", "generate"],
+            &["proxy-verify", "header"],
             &["reload"],
             &["certs", "list"],
             &["certs", "check"],

@@ -9,6 +9,7 @@
 //! Sans-I/O: bytes in, facts out, and the other way round. May know: what a handshake
 //! negotiated. Must not know: pools, listeners, sockets.
 
+pub mod authentication;
 pub mod decode;
 pub mod encode;
 

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 /// Reads hexadecimal digits of either case into `bytes`, two for each.
 ///
 /// `None`: something else stands there, or another number of digits.
-pub(super) fn hexadecimal(text: &str, bytes: &mut [u8]) -> Option<()> {
+pub(crate) fn hexadecimal(text: &str, bytes: &mut [u8]) -> Option<()> {
     let digits = text.as_bytes();
     if digits.len() != 2 * bytes.len() {
         return None;

@@ -20,7 +20,7 @@ pub mod server_name;
 pub mod tickets;
 pub mod unverified;
 
-mod digits;
+pub(crate) mod digits;
 mod refusal;
 #[cfg(test)]
 pub(crate) mod test_support;
