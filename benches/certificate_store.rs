@@ -72,7 +72,6 @@ struct Bench {
     served: PathBuf,
     count: usize,
     key: KeyPair,
-    port: u16,
 }
 
 /// What a program came to.
@@ -106,8 +105,7 @@ impl Bench {
         let directory = tempfile::tempdir()?;
         let served = directory.path().join("served");
         fs::create_dir(&served)?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let bench = Self { directory, served, count, key: KeyPair::generate()?, port };
+        let bench = Self { directory, served, count, key: KeyPair::generate()? };
         for number in 0..count {
             bench.write(number)?;
         }
@@ -125,8 +123,8 @@ impl Bench {
         Ok(path)
     }
 
-    fn configuration(&self, index: Option<&Path>) -> anyhow::Result<PathBuf> {
-        let (port, served) = (self.port, self.served.display());
+    fn configuration(&self, index: Option<&Path>, port: u16) -> anyhow::Result<PathBuf> {
+        let served = self.served.display();
         let index = index.map(|path| format!("certificate_index = {:?}", path.display()));
         let path = self.directory.path().join("forebay.toml");
         let text = format!(
@@ -142,10 +140,11 @@ impl Bench {
     }
 
     fn forebay(&self, index: Option<&Path>) -> anyhow::Result<Started> {
-        let configuration = self.configuration(index)?;
+        let port = free_port()?;
+        let configuration = self.configuration(index, port)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
         command.arg("run").arg("-c").arg(configuration);
-        self.start(command)?.context("forebay did not start in time")
+        start(command, port)?.context("forebay did not start in time")
     }
 
     /// `None` if it is not installed, or does not start in time.
@@ -153,42 +152,19 @@ impl Bench {
         if Command::new("haproxy").arg("-v").stdout(Stdio::null()).status().is_err() {
             return Ok(None);
         }
+        let port = free_port()?;
         let path = self.directory.path().join("haproxy.cfg");
         let text = format!(
             "global\n  maxconn 100\n  nbthread 1\ndefaults\n  mode tcp\n  timeout client 1s\n  \
              timeout server 1s\n  timeout connect 1s\nfrontend f\n  \
-             bind 127.0.0.1:{} ssl crt {}\n  default_backend b\nbackend b\n  \
+             bind 127.0.0.1:{port} ssl crt {}\n  default_backend b\nbackend b\n  \
              server s 127.0.0.1:1\n",
-            self.port,
             self.served.display()
         );
         fs::write(&path, text)?;
         let mut command = Command::new("haproxy");
         command.arg("-db").arg("-f").arg(path);
-        self.start(command)
-    }
-
-    /// Starts a program, waits until it listens, measures it, and ends it.
-    fn start(&self, mut command: Command) -> anyhow::Result<Option<Started>> {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let begin = Instant::now();
-        let mut running = Running(command.spawn()?);
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        while TcpStream::connect(address).is_err() {
-            if let Some(status) = running.0.try_wait()? {
-                bail!("{command:?} ended with {status} instead of listening");
-            }
-            if begin.elapsed() > START_MAX {
-                return Ok(None);
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let wall = begin.elapsed();
-        let cpu = cpu_time(running.0.id())?;
-        // What the start made and needs no more is given back meanwhile.
-        std::thread::sleep(Duration::from_secs(1));
-        let memory_bytes = memory_bytes(running.0.id())?;
-        Ok(Some(Started { wall, cpu, memory_bytes }))
+        start(command, port)
     }
 
     fn wait_for(&self, file: &Path) -> anyhow::Result<()> {
@@ -204,7 +180,7 @@ impl Bench {
 
     /// What a reload comes to, as the control thread does it.
     fn reloads(&self, figures: &mut Map<String, Value>) -> anyhow::Result<()> {
-        let (settings, findings) = config::load(&self.configuration(None)?);
+        let (settings, findings) = config::load(&self.configuration(None, free_port()?)?);
         let settings = settings.with_context(|| format!("{findings:?}"))?;
         let bound = prepare::addresses(&settings);
         let mut preparer = Preparer::new(CertificateSource::Files, SessionKeys::default());
@@ -251,6 +227,43 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+/// Starts a program, waits until it listens, measures it, and ends it.
+fn start(mut command: Command, port: u16) -> anyhow::Result<Option<Started>> {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let begin = Instant::now();
+    let mut running = Running(command.spawn()?);
+    while !listens(port) {
+        if let Some(status) = running.0.try_wait()? {
+            bail!("{command:?} ended with {status} instead of listening");
+        }
+        if begin.elapsed() > START_MAX {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let wall = begin.elapsed();
+    let cpu = cpu_time(running.0.id())?;
+    // What the start made and needs no more is given back meanwhile.
+    std::thread::sleep(Duration::from_secs(1));
+    let memory_bytes = memory_bytes(running.0.id())?;
+    Ok(Some(Started { wall, cpu, memory_bytes }))
+}
+
+/// Whether somebody accepts connections. A socket that happens to be given the very port
+/// that it connects to is connected with itself.
+fn listens(port: u16) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpStream::connect(address)
+        .and_then(|stream| stream.local_addr())
+        .is_ok_and(|local| local != address)
+}
+
+/// A port for one start: the kernel keeps the sockets of an io_uring for a moment after the
+/// process has ended, so that another start on the same port would seem to listen at once.
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 /// Ended when dropped.
