@@ -44,13 +44,17 @@ pub fn config_of(
     provider: Arc<CryptoProvider>,
     versions: &[&'static SupportedProtocolVersion],
 ) -> ClientConfig {
-    let verifier = Arc::new(TrustEverybody(Arc::clone(&provider)));
-    ClientConfig::builder_with_provider(provider)
+    ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)
         .expect("suites and versions fit")
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
+        .with_custom_certificate_verifier(trust_everybody(provider))
         .with_no_client_auth()
+}
+
+/// For a configuration that none of the above makes.
+pub fn trust_everybody(provider: Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(TrustEverybody(provider))
 }
 
 /// Connects and leaves the handshake to the first read or write.
