@@ -1,11 +1,14 @@
 //! `[[pool]]`: the servers that get the plaintext.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::endpoint::Endpoint;
 use crate::proxy_protocol::ProxyProtocol;
+use crate::upstream::pool::Ejection;
+use crate::upstream::status::Standing;
 use crate::upstream::{Backend, HashBy, Pool};
 
 use super::finding::Located;
@@ -37,6 +40,17 @@ pub struct PoolSettings {
     /// `slow_start = duration`, `"0s"` to `"1h"`, default `"0s"`: how long a backend that
     /// comes back takes to get its whole weight, from a hundredth on.
     pub slow_start: Duration,
+    /// `eject_after = N`, 1 to 1,000,000, default none: a backend to which so many
+    /// connections failed within ten seconds, and more than half of all, is given none for a
+    /// while. Failed is what could not be connected, and what the backend reset before its
+    /// first byte.
+    ///
+    /// `eject_time = duration`, `"1s"` to `"1h"`, default `"10s"`: for how long the first
+    /// time. Twice as long each time in a row, up to 64 times.
+    ///
+    /// `eject_share_max = N`, 1 to 99, default 50: hundredths of the backends, rounded down,
+    /// that may be out at a time. The last that takes connections is never ejected.
+    pub ejection: Option<Ejection>,
     /// `proxy_protocol = "none" | "v1" | "v2"`, default `"none"`: what is sent in front of
     /// the plaintext. `"v1"` tells the client's address, `"v2"` also ALPN, server name,
     /// TLS version and cipher suite. The servers must be configured to expect it.
@@ -58,6 +72,7 @@ impl PoolSettings {
             balance: BalanceSetting::default(),
             queue_max: Self::QUEUE_MAX,
             slow_start: Duration::ZERO,
+            ejection: None,
             proxy_protocol: ProxyProtocol::default(),
         }
     }
@@ -135,6 +150,9 @@ pub(super) const KEYS: &[&str] = &[
     "connections_max",
     "queue_max",
     "slow_start",
+    "eject_after",
+    "eject_time",
+    "eject_share_max",
     "proxy_protocol",
 ];
 
@@ -208,6 +226,7 @@ fn read(report: &mut Report<'_>, section: &Section<'_>, directory: &Path) -> Poo
         slow_start: section.value(report, "slow_start", Duration::ZERO, |item, report| {
             item.duration(report, Duration::ZERO..=Duration::from_secs(3_600))
         }),
+        ejection: read_ejection(report, section),
         proxy_protocol: section.value(
             report,
             "proxy_protocol",
@@ -215,6 +234,26 @@ fn read(report: &mut Report<'_>, section: &Section<'_>, directory: &Path) -> Poo
             |item, report| item.choice(report, &PROXY_PROTOCOL),
         ),
     }
+}
+
+fn read_ejection(report: &mut Report<'_>, section: &Section<'_>) -> Option<Ejection> {
+    let after = section.optional(report, "eject_after", |item, report| {
+        item.count(report, 1..=1_000_000_u32).and_then(NonZeroU32::new)
+    });
+    let time = section.value(report, "eject_time", Duration::from_secs(10), |item, report| {
+        item.duration(report, Duration::from_secs(1)..=Duration::from_secs(3_600))
+    });
+    let share_max_percent =
+        section.value(report, "eject_share_max", 50, |item, report| item.count(report, 1..=99_u8));
+    for key in ["eject_time", "eject_share_max"] {
+        if let Some(item) = section.item(report, key)
+            && after.is_none()
+        {
+            let message = "has no effect without eject_after".into();
+            report.warning(item.place(), message, Some("write eject_after too".into()));
+        }
+    }
+    after.map(|after| Ejection { after, time, share_max_percent })
 }
 
 fn read_balance(report: &mut Report<'_>, section: &Section<'_>) -> BalanceSetting {
@@ -239,7 +278,7 @@ fn read_balance(report: &mut Report<'_>, section: &Section<'_>) -> BalanceSettin
 }
 
 fn read_connections_max(item: &Item<'_>, report: &mut Report<'_>) -> Option<u32> {
-    item.count(report, 1..=1_000_000)
+    item.count(report, 1..=Standing::CONNECTIONS_MAX)
 }
 
 fn read_backends(

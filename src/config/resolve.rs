@@ -102,6 +102,7 @@ fn resolve_pool(
         balance,
         queue_max: pool.queue_max,
         slow_start: pool.slow_start,
+        ejection: pool.ejection,
         proxy_protocol: pool.proxy_protocol,
         ..Pool::new(&pool.name.value, backends)
     }

@@ -15,6 +15,7 @@ use crate::tls::certificate_compression::Compression;
 use crate::tls::names::Group;
 use crate::tls::policy::UnknownServerName;
 use crate::tls::{CryptoLibrary, Version};
+use crate::upstream::pool::Ejection;
 use crate::upstream::{HashBy, Pool};
 
 const EXAMPLE: &str = include_str!("../../docs/examples/forebay.toml");
@@ -95,6 +96,7 @@ fn the_minimal_file_gets_every_default() {
         (BalanceSetting::RoundRobin, ProxyProtocol::None)
     );
     assert_eq!((pool.queue_max, pool.slow_start), (1_000, Duration::ZERO));
+    assert_eq!(pool.ejection, None);
 }
 
 #[test]
@@ -196,6 +198,9 @@ fn every_key_reaches_its_setting() {
         connections_max = 200
         queue_max = 50
         slow_start = "30s"
+        eject_after = 20
+        eject_time = "1m"
+        eject_share_max = 30
         proxy_protocol = "v1"
         "#,
     );
@@ -292,6 +297,9 @@ fn every_key_reaches_its_setting() {
     let second = &settings.pools[1];
     assert_eq!(second.balance, BalanceSetting::Maglev(HashBy::ServerName));
     assert_eq!((second.queue_max, second.slow_start), (50, seconds(30)));
+    let after = 20.try_into().unwrap();
+    let ejection = Ejection { after, time: seconds(60), share_max_percent: 30 };
+    assert_eq!(second.ejection, Some(ejection));
     assert_eq!(second.proxy_protocol, ProxyProtocol::V1);
     let host = BackendAddress::Host { host: "app.example".into(), port: 8080 };
     let first = &second.backends[0].value;
@@ -369,6 +377,9 @@ fn each_default_is_what_the_example_says() {
     assert_eq!(pool.balance, written_out.balance);
     assert_eq!(pool.queue_max, written_out.queue_max);
     assert_eq!(pool.slow_start, written_out.slow_start);
+    // The default is no ejection; what it would be then is written out.
+    let only_switched_on = settings(&EXAMPLE.replace("#eject_after", "eject_after"));
+    assert_eq!(only_switched_on.pools[0].ejection, written_out.ejection);
 }
 
 #[test]
@@ -821,6 +832,7 @@ fn a_key_of_a_pool_that_has_no_effect_is_told() {
     let told = |key: &str| told(&MINIMAL.replace("[[pool]]", &format!("[[pool]]\n{key}")));
     assert!(told("hash = \"sni\"").contains("pool[0].hash: has no effect without balance"));
     assert!(told("queue_max = 5").contains("pool[0].queue_max: has no effect: no backend"));
+    assert!(told("eject_time = \"5s\"").contains("pool[0].eject_time: has no effect without"));
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod certificate_index;
 pub mod client_gates;
 pub mod client_rechecks;
 pub mod cpus;
+pub mod ejections;
 pub mod event_log;
 pub mod key_passphrases;
 pub mod lifecycle;

@@ -26,6 +26,7 @@ use super::capacity::Capacity;
 use super::certificate_index::IndexKeeper;
 use super::client_rechecks::ClientRechecks;
 use super::cpus::{self, CpuNotAllowed, Placement};
+use super::ejections::Ejections;
 use super::event_log::EventLog;
 use super::lifecycle::Lifecycle;
 use super::limits::{self, ConnectionLimit, MemoryNotLocked, TooFewDescriptors};
@@ -243,6 +244,8 @@ pub fn start(start: Start) -> Result<Running, StartError> {
     let lifecycle = Arc::new(Lifecycle::default());
     let certificates = Arc::new(Certificates::default());
     let pools = Arc::new(Pools::default());
+    let mut ejections = Ejections::default();
+    ejections.replace(&prepared.pools, Moment::now());
     pools.replace(prepared.pools);
     certificates.replace(prepared.certificates, prepared.revocation_lists);
     let sources = Sources {
@@ -282,6 +285,7 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         cells,
         certificates,
         pools,
+        ejections,
         served,
         reload_requests,
         event_log: EventLog::new(event_sources, failures_per_second, Moment::now()),

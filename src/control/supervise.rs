@@ -26,6 +26,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::client_rechecks::Rechecked;
+use super::ejections::Ejections;
 use super::event_log::EventLog;
 use super::lifecycle::{Lifecycle, Stage};
 use super::metrics::control_cells::ControlCells;
@@ -143,6 +144,8 @@ pub struct Supervisor<Control: EngineControl, Reload> {
     pub certificates: Arc<Certificates>,
     /// Where it reads the pools.
     pub pools: Arc<Pools>,
+    /// Takes servers of the pools in force out and in again.
+    pub ejections: Ejections,
     /// Where the page of certificates reads them.
     pub served: Arc<Served>,
     /// Ticket keys, which change with time and with their files.
@@ -245,6 +248,7 @@ where
             self.cells.events_dropped.add(dropped - self.cells.events_dropped.value());
 
             self.session_keys.look_after(&self.cells);
+            self.cells.server_ejections.add(self.ejections.look(Moment::now()));
             clients_pending = self.recheck_clients(None);
             let asked = self.reload_requests.take();
             if requests.reload || asked {
@@ -294,6 +298,7 @@ where
         for engine in &mut self.engines {
             engine.order(Order::Reload(Arc::clone(&reloaded.snapshot)));
         }
+        self.ejections.replace(&reloaded.pools, Moment::now());
         self.pools.replace(reloaded.pools);
         self.recheck_clients(Some(&reloaded.snapshot));
         self.certificates.replace(reloaded.certificates, reloaded.revocation_lists);

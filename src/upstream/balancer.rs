@@ -71,10 +71,12 @@ struct Seat {
     status: Arc<ServerStatus>,
     weight: u32,
     backup: bool,
+    /// The configured limit of the whole process.
+    connections_max: Option<u32>,
+    /// The standing, as a word, that the next four follow from.
+    word: u64,
     /// Connections that this engine may have to it.
     open_max: u64,
-    /// The standing, as a word, that the next three follow from.
-    word: u64,
     /// Hundredths of its weight that it has now.
     percent: u32,
     /// It is in its slow start: `percent` changes with time.
@@ -97,15 +99,14 @@ impl Balancer {
         assert!(count <= Pool::BACKENDS_MAX, "configuration bounds the backends of a pool");
         let next = engine.checked_rem(count).unwrap_or(0);
         let seat = |(place, backend): (usize, &super::Backend)| {
-            let engines = backend.status.of_engines().len();
-            let limit = backend.connections_max;
             let weight = u32::from(backend.weight);
             Seat {
                 status: Arc::clone(&backend.status),
                 weight,
                 backup: backend.backup,
-                open_max: limit.map_or(u64::MAX, |most| share_of(most, engine, engines).into()),
+                connections_max: backend.connections_max,
                 word: Seat::NO_WORD,
+                open_max: 0,
                 percent: 100,
                 ramps: false,
                 effective: weight * 100,
@@ -134,7 +135,7 @@ impl Balancer {
             let mut weights = 0;
             let mut some_full = false;
             for (place, seat) in self.seats.iter_mut().enumerate() {
-                seat.look(self.slow_start, now);
+                seat.look(self.engine, self.slow_start, now);
                 seat.able = seat.backup == backup && seat.effective > 0 && !tried.contains(place);
                 if seat.able && seat.open(self.engine) >= seat.open_max {
                     seat.able = false;
@@ -306,14 +307,17 @@ impl Seat {
         self.status.of_engine(engine).open.value()
     }
 
-    /// Sees whether the server's weight is another one now.
-    fn look(&mut self, slow_start: Duration, now: Moment) {
+    /// Sees whether the server's weight or limit is another one now.
+    fn look(&mut self, engine: usize, slow_start: Duration, now: Moment) {
         let word = self.status.word();
         if word == self.word && !self.ramps {
             return;
         }
         self.word = word;
         let standing = Standing::from_word(word);
+        let engines = self.status.of_engines().len();
+        let limit = standing.connections_max.or(self.connections_max);
+        self.open_max = limit.map_or(u64::MAX, |most| share_of(most, engine, engines).into());
         let ramp =
             standing.up_since.map_or(100, |since| ramp_percent(now.since(since), slow_start));
         self.ramps = ramp < 100;

@@ -5,6 +5,7 @@
 
 pub mod balancer;
 pub mod maglev;
+pub mod opinions;
 pub mod pool;
 pub mod status;
 

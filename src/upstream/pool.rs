@@ -11,6 +11,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub struct Pool {
     pub queue_max: u32,
     /// How long a server that came back takes to get its whole weight; zero for at once.
     pub slow_start: Duration,
+    /// When servers are taken out because connections to them fail; `None` is never.
+    pub ejection: Option<Ejection>,
     /// What the servers expect in front of the plaintext.
     pub proxy_protocol: ProxyProtocol,
 }
@@ -63,9 +66,21 @@ impl Pool {
             balance: Balance::default(),
             queue_max: 0,
             slow_start: Duration::ZERO,
+            ejection: None,
             proxy_protocol: ProxyProtocol::default(),
         }
     }
+}
+
+/// When servers are taken out because connections to them fail, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ejection {
+    /// Failures within ten seconds that take a server out, if they are most of its attempts.
+    pub after: NonZeroU32,
+    /// For how long the first time.
+    pub time: Duration,
+    /// Hundredths of the pool's servers that may be out at a time, rounded down.
+    pub share_max_percent: u8,
 }
 
 /// One server.
@@ -103,6 +118,11 @@ impl Backend {
             connections_max: None,
             status,
         }
+    }
+
+    /// Whether it is given new connections.
+    pub fn takes_connections(&self) -> bool {
+        self.weight > 0 && self.status.standing().takes_connections()
     }
 }
 

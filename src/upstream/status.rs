@@ -2,20 +2,22 @@
 //! what became of those that it was given.
 //!
 //! ```text
-//!   control, prober ── Standing ──▶ one atomic word ──▶ engines, at the choice of a server
-//!   engine n        ── counts ────▶ cells of engine n ─▶ control, prober, metrics
+//!   control, prober, admin ── Opinions ──▶ one atomic word ──▶ engines, at the choice
+//!   engine n               ── counts ────▶ cells of engine n ─▶ control, metrics
 //! ```
 //!
 //! One for each server of a pool and process. It is kept over reloads, so that a server
-//! that is out stays out and its connections stay counted. The word is written by the
-//! control thread and the prober, which agree on it among themselves; engines read it and
-//! nothing else, so that a choice shares nothing that is written for each connection.
+//! that is out stays out and its connections stay counted. Who has an opinion of the server
+//! writes it behind a lock, and the word follows; engines read the word and nothing else, so
+//! that a choice takes no lock and shares nothing that is written for each connection.
 //!
-//! May know: the clock's moments, counters. Must not know: pools, who decides.
+//! May know: opinions, the clock's moments, counters. Must not know: pools, who decides.
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::opinions::Opinions;
 use crate::clock::Moment;
 use crate::metrics::{Counter, Gauge};
 
@@ -29,11 +31,11 @@ pub enum Availability {
     Up,
     /// Its checks fail.
     Down,
-    /// It is to have no new ones: its agent says so, or its name no longer has it.
+    /// It is to have no new ones: the operator or its agent says so.
     Drain,
     /// Too many connections to it have failed of late.
     Ejected,
-    /// The operator has taken it out.
+    /// The operator or its agent has taken it out.
     Maintenance,
 }
 
@@ -62,7 +64,10 @@ pub struct Standing {
     /// Hundredths of its configured weight that it is to have, at most
     /// [`Self::WEIGHT_PERCENT_MAX`]; 0 is no new connections.
     pub weight_percent: u16,
-    /// When it last came back, to the millisecond; `None` if it was never out, so that
+    /// Connections that it may have, of the whole process and at most
+    /// [`Self::CONNECTIONS_MAX`]; `None` is the configured limit.
+    pub connections_max: Option<u32>,
+    /// When it last came back, to a tenth of a second; `None` if it was never out, so that
     /// there is nothing to begin slowly with.
     pub up_since: Option<Moment>,
 }
@@ -71,39 +76,53 @@ impl Standing {
     /// What an agent may multiply a weight by at most.
     pub const WEIGHT_PERCENT_MAX: u16 = 1_000;
 
-    /// A server of which nothing is known: up, with its configured weight.
-    pub const INITIAL: Self =
-        Self { availability: Availability::Up, weight_percent: 100, up_since: None };
+    /// What an agent may limit connections to at most, and configuration too.
+    pub const CONNECTIONS_MAX: u32 = 1_000_000;
+
+    /// A server of which nothing is known: up, with its configured weight and limit.
+    pub const INITIAL: Self = Self {
+        availability: Availability::Up,
+        weight_percent: 100,
+        connections_max: None,
+        up_since: None,
+    };
 
     /// Whether it is given new connections.
     pub fn takes_connections(self) -> bool {
         self.availability == Availability::Up && self.weight_percent > 0
     }
 
-    // | up_since, ms, plus 1; 0 is none | weight_percent | availability |
-    // | 40 bits                         | 16             | 8            |
+    // | up_since, tenths of seconds, plus 1 | connections_max, plus 1 | weight_percent | availability |
+    // | 28 bits, 0 is none                  | 20 bits, 0 is none      | 12             | 4            |
     fn to_word(self) -> u64 {
-        const MILLISECONDS_MAX: u64 = (1 << 40) - 2;
+        // Who has been up for 300 days of the process is in no slow start any more.
+        const TENTHS_MAX: u64 = (1 << 28) - 2;
         let since = self.up_since.map_or(0, |moment| {
-            (moment.as_nanoseconds() / NANOSECONDS_PER_MILLISECOND).min(MILLISECONDS_MAX) + 1
+            (moment.as_nanoseconds() / NANOSECONDS_PER_TENTH).min(TENTHS_MAX) + 1
         });
+        let limit = self.connections_max.map_or(0, |most| most.min(Self::CONNECTIONS_MAX) + 1);
         let weight = self.weight_percent.min(Self::WEIGHT_PERCENT_MAX);
-        since << 24 | u64::from(weight) << 8 | self.availability as u64
+        since << 36 | u64::from(limit) << 16 | u64::from(weight) << 4 | self.availability as u64
     }
 
     pub(super) fn from_word(word: u64) -> Self {
-        let since = (word >> 24).checked_sub(1);
+        let since = (word >> 36).checked_sub(1);
+        let limit = ((word >> 16) as u32 & 0xF_FFFF).checked_sub(1);
         Self {
-            availability: Availability::ALL[usize::from(word as u8)],
-            weight_percent: (word >> 8) as u16,
-            up_since: since.map(|milliseconds| {
-                Moment::from_nanoseconds(milliseconds * NANOSECONDS_PER_MILLISECOND)
-            }),
+            availability: Availability::ALL[(word & 0xF) as usize],
+            weight_percent: (word >> 4) as u16 & 0xFFF,
+            connections_max: limit,
+            up_since: since.map(|tenths| Moment::from_nanoseconds(tenths * NANOSECONDS_PER_TENTH)),
         }
     }
 }
 
-const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
+const NANOSECONDS_PER_TENTH: u64 = 100_000_000;
+
+const _: () = {
+    assert!(Standing::CONNECTIONS_MAX < 0xF_FFFF && Standing::WEIGHT_PERCENT_MAX <= 0xFFF);
+    assert!(Availability::ALL.len() <= 0xF);
+};
 
 /// What one engine counts of one server. A cache line of its own, so that engines do not
 /// take it from each other.
@@ -124,6 +143,8 @@ pub struct ServerCounts {
 #[derive(Debug)]
 pub struct ServerStatus {
     word: AtomicU64,
+    /// Not taken by engines.
+    opinions: Mutex<Opinions>,
     engines: Box<[ServerCounts]>,
 }
 
@@ -132,6 +153,7 @@ impl ServerStatus {
     pub fn new(engines: usize) -> Self {
         Self {
             word: AtomicU64::new(Standing::INITIAL.to_word()),
+            opinions: Mutex::default(),
             engines: (0..engines).map(|_| ServerCounts::default()).collect(),
         }
     }
@@ -141,9 +163,29 @@ impl ServerStatus {
         Standing::from_word(self.word())
     }
 
-    /// What they are to go by from now on. For the control thread and the prober.
+    /// What they are to go by until an opinion changes.
     pub fn set_standing(&self, standing: Standing) {
         self.word.store(standing.to_word(), Ordering::Relaxed);
+    }
+
+    /// What is said of it now.
+    pub fn opinions(&self) -> Opinions {
+        *self.lock()
+    }
+
+    /// Changes what is said of it, and with it what engines go by. The standing before and
+    /// after.
+    pub fn change(&self, now: Moment, change: impl FnOnce(&mut Opinions)) -> (Standing, Standing) {
+        let mut opinions = self.lock();
+        change(&mut opinions);
+        let before = self.standing();
+        let after = opinions.standing(before, now);
+        self.set_standing(after);
+        (before, after)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Opinions> {
+        self.opinions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The standing as engines compare it: equal words are equal standings.
@@ -202,12 +244,12 @@ mod tests {
         fn engines_read_the_standing_that_was_set(
             availability in prop::sample::select(&Availability::ALL[..]),
             weight_percent in 0..=Standing::WEIGHT_PERCENT_MAX,
-            milliseconds in proptest::option::of(0_u64..1 << 39),
+            connections_max in proptest::option::of(0..=Standing::CONNECTIONS_MAX),
+            tenths in proptest::option::of(0_u64..1 << 27),
         ) {
-            let up_since = milliseconds.map(|milliseconds| {
-                Moment::from_nanoseconds(milliseconds * NANOSECONDS_PER_MILLISECOND)
-            });
-            let standing = Standing { availability, weight_percent, up_since };
+            let up_since =
+                tenths.map(|tenths| Moment::from_nanoseconds(tenths * NANOSECONDS_PER_TENTH));
+            let standing = Standing { availability, weight_percent, connections_max, up_since };
             let status = ServerStatus::new(1);
             status.set_standing(standing);
             prop_assert_eq!(status.standing(), standing);

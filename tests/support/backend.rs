@@ -1,6 +1,6 @@
 //! A server that the test itself plays, one connection after the other.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,12 @@ pub struct Backend {
 
 impl Backend {
     pub fn listen() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        Self::listen_at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Where somebody expects it.
+    pub fn listen_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).expect("bind");
         listener.set_nonblocking(true).expect("nonblocking");
         let address = listener.local_addr().expect("address").to_string();
         Self { listener, address }

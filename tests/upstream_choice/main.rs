@@ -3,12 +3,14 @@
 //!
 //! | file | what must hold |
 //! |---|---|
+//! | `ejection` | servers to which connections fail are left alone |
 //! | `preference` | weights, backups, the server that is a client's own |
 //! | `places` | limits of connections, and who waits for a place |
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ejection;
 mod places;
 mod preference;
 

@@ -19,6 +19,8 @@ pub struct ControlCells {
     pub draining: Gauge,
     /// Engine events that found their queue full.
     pub events_dropped: Counter,
+    /// Times a server was taken out because connections to it failed.
+    pub server_ejections: Counter,
     /// The number of the current ticket epoch, by this node's clock.
     pub session_epoch: Gauge,
     /// Ticket secrets in force.

@@ -20,6 +20,11 @@ pub(super) const CONTROL_COUNTERS: &[Family<ControlCells, Counter>] = &[
         &cells.events_dropped
     }),
     (
+        "server_ejections",
+        "Times a server was taken out because connections to it failed",
+        |cells| &cells.server_ejections,
+    ),
+    (
         "session_secret_changes",
         "Times a changed file of ticket secrets was put in force",
         |cells| &cells.session_secret_changes,

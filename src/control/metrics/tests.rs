@@ -403,6 +403,7 @@ fn every_cell_of_the_control_thread_is_on_the_page() {
         last_reload_succeeded,
         draining,
         events_dropped,
+        server_ejections,
         session_epoch,
         session_secrets,
         session_secrets_usable,
@@ -414,6 +415,7 @@ fn every_cell_of_the_control_thread_is_on_the_page() {
         reloads_succeeded,
         reloads_failed,
         events_dropped,
+        server_ejections,
         session_secret_changes,
         session_ratchet_failures,
     ] {

@@ -91,6 +91,7 @@ impl Fixture {
             cells: Arc::clone(&self.cells),
             certificates: Arc::default(),
             pools: Arc::default(),
+            ejections: Ejections::default(),
             session_keys: SessionKeys::default(),
             recheck_clients: Box::new(|_| Rechecked::default()),
             event_log: self.event_log.take().expect("one supervisor for each fixture"),

@@ -308,6 +308,18 @@ fn an_agent_changes_the_weight() {
 }
 
 #[test]
+fn an_agent_changes_the_limit_and_takes_it_back() {
+    let pool = pool(Balance::RoundRobin, 1..=1);
+    let mut balancer = Balancer::new(&pool, 0);
+    let connections_max = Some(2 * ENGINES as u32);
+    set(&pool, 0, Standing { connections_max, ..Standing::INITIAL });
+    assert_eq!([picked(&mut balancer), picked(&mut balancer)], [0, 0]);
+    assert_eq!(choice(&mut balancer, &Tried::NONE), Choice::AllFull);
+    set(&pool, 0, Standing::INITIAL);
+    assert_eq!(picked(&mut balancer), 0);
+}
+
+#[test]
 fn a_full_server_is_passed_over_and_full_servers_make_clients_wait_rather_than_take_a_backup() {
     for balance in
         [Balance::RoundRobin, Balance::LeastConnections, Balance::RandomTwo, maglev(1..=3)]
