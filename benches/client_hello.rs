@@ -72,7 +72,7 @@ fn admission(criterion: &mut Criterion) {
     let mut scratch = Box::new([0; CLIENT_HELLO_BYTES_MAX]);
     let Scan::Complete(hello) = scan(&stream, &mut scratch) else { panic!("incomplete") };
     criterion.bench_function("client_hello/admit", |bencher| {
-        bencher.iter(|| policy.admit(black_box(&hello)).is_ok());
+        bencher.iter(|| policy.admit(black_box(&hello), None).is_ok());
     });
 }
 

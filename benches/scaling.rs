@@ -114,7 +114,7 @@ impl Hello {
         let Scan::Complete(hello) = scan(&stream, &mut scratch) else {
             bail!("a client's first flight is no ClientHello");
         };
-        let admission = policy.admit(&hello).ok().context("the policy refuses the client")?;
+        let admission = policy.admit(&hello, None).ok().context("the policy refuses the client")?;
         let mut record = Vec::new();
         hello.append_as_one_record(&mut record);
         Ok(Self { record, config: admission.config })

@@ -21,12 +21,13 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target. Its name is that of its file in `fuzz/fuzz_targets` and of its directory in
 /// `fuzz/corpus`.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("certificate", certificate),
     ("client_hello", client_hello),
     ("file_index", file_index),
     ("ocsp", ocsp),
     ("pem", pem),
+    ("policy_file", policy_file),
     ("proxy_header", proxy_header),
     ("secret_file", secret_file),
     ("ticket", ticket),
@@ -39,6 +40,11 @@ pub fn pem(bytes: &[u8]) {
     for library in LIBRARIES {
         certificates::load_bytes(bytes, library);
     }
+}
+
+/// A policy file that lies beside a certificate.
+pub fn policy_file(bytes: &[u8]) {
+    certificates::check_policy(bytes);
 }
 
 /// A certificate in DER, as `forebay certs check` looks at one that a server has sent.

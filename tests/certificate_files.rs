@@ -174,6 +174,28 @@ fn a_start_takes_from_the_index_what_has_not_changed_and_reads_the_rest() {
 }
 
 #[test]
+fn a_policy_beside_a_certificate_that_the_index_knows_is_followed() {
+    let (mut site, _) = with_index();
+    let protocol = |site: &Site| {
+        let mut config = tls_client::config();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let mut client = tls_client::connect(Arc::new(config), site.address, "b.test");
+        client.conn.complete_io(&mut client.sock).expect("handshake");
+        client.conn.alpn_protocol().map(<[u8]>::to_vec)
+    };
+    assert_eq!(protocol(&site), None);
+    site.replace("b.policy", "alpn = [\"http/1.1\"]\n");
+    // Once because it is new, and once because it is there although nothing has changed.
+    for _ in 0..2 {
+        site.restart();
+        assert_eq!(protocol(&site).as_deref(), Some(&b"http/1.1"[..]));
+    }
+    fs::remove_file(site.served("b.policy")).expect("remove");
+    site.restart();
+    assert_eq!(protocol(&site), None);
+}
+
+#[test]
 fn an_index_that_is_of_no_use_costs_time_and_is_made_anew() {
     let (mut site, index) = with_index();
     let good = fs::read(&index).expect("an index");

@@ -73,7 +73,7 @@ impl Security {
         let Scan::Complete(hello) = scan(&hello, &mut scratch) else {
             bail!("a client's first flight is no ClientHello");
         };
-        let admission = policy.admit(&hello).ok().context("the policy refuses the client")?;
+        let admission = policy.admit(&hello, None).ok().context("the policy refuses the client")?;
         Ok(Self::Tls(admission.config))
     }
 }

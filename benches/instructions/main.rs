@@ -102,7 +102,7 @@ fn client_hello() {
             let Scan::Complete(hello) = scan(black_box(&hello), &mut scratch) else {
                 panic!("a client's first flight is a ClientHello")
             };
-            assert!(black_box(policy.admit(&hello)).is_ok());
+            assert!(black_box(policy.admit(&hello, None)).is_ok());
         }
     });
 }

@@ -22,6 +22,7 @@ use crate::control::session_keys::SessionKeys;
 use crate::engine::snapshot::{Listener, Snapshot};
 use crate::routing::{Action, CERTIFICATE, Client};
 use crate::tls::CryptoLibrary;
+use crate::tls::certificates::policy_file;
 use crate::tls::client_hello::{
     CLIENT_HELLO_BYTES_MAX, CLIENT_HELLO_STREAM_BYTES_MAX, ClientHello, Ja4, Scan, scan,
 };
@@ -51,6 +52,9 @@ pub(super) struct Arguments {
     /// Where it comes from
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     source: IpAddr,
+    /// The address of the listener that it connects to: without --sni it may choose a certificate
+    #[arg(long, value_name = "ADDRESS")]
+    destination: Option<IpAddr>,
     /// A file with the first bytes that a client sent, instead of --sni, --alpn and --tls
     #[arg(long, value_name = "FILE")]
     clienthello: Option<PathBuf>,
@@ -124,7 +128,7 @@ fn explain_in(
     let mut scratch = Box::new([0; CLIENT_HELLO_BYTES_MAX]);
     line("listener", &listener.name);
     match scan(&bytes, &mut scratch) {
-        Scan::Complete(hello) => Ok(explain_client(arguments.source, &hello, listener, snapshot)),
+        Scan::Complete(hello) => Ok(explain_client(arguments, &hello, listener, snapshot)),
         Scan::Refused(refusal) => Ok(refused(refusal)),
         Scan::Incomplete => {
             let path = arguments.clienthello.as_deref().unwrap_or(Path::new("the ClientHello"));
@@ -175,15 +179,16 @@ fn client_hello(arguments: &Arguments) -> Result<Vec<u8>, ExplainError> {
 
 /// Says what becomes of the client; whether it is served.
 fn explain_client(
-    source: IpAddr,
+    arguments: &Arguments,
     hello: &ClientHello<'_>,
     listener: &Listener,
     snapshot: &Snapshot,
 ) -> ExitStatus {
+    let Arguments { source, destination, .. } = *arguments;
     let name = hello.server_name.as_ref().map(|name| name.as_str());
     line("client", &format!("from {source}, asks for {}", name.unwrap_or("no name")));
     line("fingerprint", &Ja4::of(hello).map_or("none".to_owned(), |made| made.to_string()));
-    let (version, protocol) = listener.policy.preview(hello);
+    let (version, protocol) = listener.policy.preview(hello, destination);
     let client = Client { source, hello, version, protocol };
     let routes = listener.routes.as_slice();
     let found = listener.routes.find(&client);
@@ -201,7 +206,7 @@ fn explain_client(
         Some(place) => line("route", &format!("{:?}: its conditions hold", routes[place].name)),
         None => line("route", "none takes it: the listener's pool"),
     }
-    match listener.way_of(source, hello) {
+    match listener.way_of(source, destination, hello) {
         Action::Reject => refused(Refusal::RejectedByRoute),
         Action::Passthrough { pool } => {
             line("action", "passthrough: TLS ends at the server");
@@ -210,8 +215,10 @@ fn explain_client(
         }
         Action::Forward { pool } => {
             line("action", "forward: TLS ends here");
-            let admitted = listener.policy.admit(hello);
-            let certificate = match admitted.and_then(|_| listener.policy.certificate(hello)) {
+            let policy = &listener.policy;
+            let admitted = policy.admit(hello, destination);
+            let chosen = admitted.and_then(|_| policy.certificate(hello, destination));
+            let certificate = match chosen {
                 Ok(certificate) => certificate,
                 Err(refusal) => return refused(refusal),
             };
@@ -220,10 +227,13 @@ fn explain_client(
             let protocol = protocol.map(String::from_utf8_lossy);
             line("protocol", protocol.as_deref().unwrap_or("none is negotiated"));
             let names: Vec<_> = certificate.names.iter().map(ToString::to_string).collect();
-            let why = match name {
-                None => "the default, since no name is asked for",
-                Some(name) if listener.policy.has_certificate_for(name) => "it is for the name",
-                Some(_) => "the default, since no certificate is for the name",
+            let is_for = |address| policy.has_certificate_for_address(address);
+            let why = match (name, destination) {
+                (None, Some(address)) if is_for(address) => "it is for the address",
+                (None, Some(_)) => "the default, since no certificate is for the address",
+                (None, None) => "the default, since no name is asked for",
+                (Some(name), _) if policy.has_certificate_for(name) => "it is for the name",
+                (Some(_), _) => "the default, since no certificate is for the name",
             };
             let shows = match listener.policy.gate(name).map(|gate| gate.verifier()) {
                 None => "is not asked for a certificate",
@@ -240,6 +250,10 @@ fn explain_client(
                     certificate.key_type
                 ),
             );
+            if let Some(policy) = &certificate.policy {
+                let file = policy_file::path_of(&certificate.source);
+                line("policy", &format!("{}: {policy}", file.display()));
+            }
             explain_pool(&snapshot.pools[pool], &upstream::Client { source, server_name: name });
             SUCCESS
         }

@@ -26,7 +26,8 @@ pub struct ListenerSettings {
     /// and `":443"` take IPv6 and IPv4, `"0.0.0.0:443"` IPv4 only.
     pub addresses: Vec<Located<SocketAddr>>,
     /// `certificates = [paths]`, required: PEM files with chain and key, or directories
-    /// of such; which one a client is shown depends on the server name it asks for.
+    /// of such; which one a client is shown depends on the server name it asks for, or, if
+    /// it asks for none, on the address that it has connected to.
     /// Relative to the configuration file.
     pub certificates: Vec<Located<PathBuf>>,
     /// `default_certificate = "path"`, default absent, which is the first of

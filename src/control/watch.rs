@@ -32,6 +32,9 @@ const EVENTS_MAX: usize = 4_096;
 /// With more files than this, all are looked at.
 const FILES_MAX: usize = 4_096;
 
+/// The endings of what may lie beside a certificate: its key, staple and policy.
+const BESIDE: [&str; 3] = ["key", "ocsp", "policy"];
+
 /// What a certificate store changes instead of files: Kubernetes switches a whole volume
 /// by renaming this link.
 const VOLUME_LINK: &str = "..data";
@@ -85,7 +88,7 @@ impl Changed {
 struct Directory {
     /// What places call it: a link may lead to it too.
     paths: HashSet<PathBuf>,
-    /// Whether every certificate, key and staple in it matters.
+    /// Whether every certificate, key, staple and policy in it matters.
     whole: bool,
     /// The files that matter otherwise.
     files: HashSet<OsString>,
@@ -158,12 +161,11 @@ impl Watch {
                     let directory = self.directories.entry(watch).or_default();
                     directory.paths.insert(path.to_owned());
                     directory.whole |= whole;
-                    // The key and the staple may lie beside.
-                    let files =
-                        [place.clone(), place.with_extension("key"), place.with_extension("ocsp")];
-                    directory.files.extend(
-                        files.iter().filter_map(|file| file.file_name()).map(OsStr::to_owned),
-                    );
+                    let beside = BESIDE.map(|ending| place.with_extension(ending));
+                    let files = beside.iter().chain([place]);
+                    directory
+                        .files
+                        .extend(files.filter_map(|file| file.file_name()).map(OsStr::to_owned));
                 }
                 Err(error) => {
                     self.complete = false;
@@ -208,8 +210,8 @@ impl Directory {
             return Changed::Anything;
         }
         let ending = Path::new(name).extension().and_then(OsStr::to_str);
-        let matters = self.whole && matches!(ending, Some("pem" | "crt" | "key" | "ocsp"))
-            || self.files.contains(name);
+        let is_kind = |ending| ["pem", "crt"].contains(&ending) || BESIDE.contains(&ending);
+        let matters = self.whole && ending.is_some_and(is_kind) || self.files.contains(name);
         if !matters {
             return Changed::nothing();
         }

@@ -12,7 +12,7 @@ use super::metrics::EndReason;
 use super::snapshot::Epoch;
 use super::sources::Source;
 use crate::clock::Moment;
-use crate::driver::{Buffer, Errno, Readiness, Socket};
+use crate::driver::{Buffer, Driver, Errno, Readiness, Socket};
 use crate::handshake::{Established, Task};
 use crate::tls::record::RecordSizer;
 use crate::upstream::maglev::Client;
@@ -273,8 +273,8 @@ pub(super) struct Connection {
     pub awaits_header: bool,
     /// The client: the socket's peer, or whom that speaks for.
     pub peer: SocketAddr,
-    /// Where the client connected to, as the header has it; otherwise it is the socket's
-    /// own address.
+    /// Where the client connected to, as the header has it, or as the kernel has said;
+    /// otherwise it is the socket's own address.
     pub destination: Option<SocketAddr>,
     /// The configuration that the connection began with.
     pub epoch: Option<Rc<Epoch>>,
@@ -369,6 +369,12 @@ impl Connection {
         if let (Some(backend), Some(epoch)) = (self.backend, &self.epoch) {
             count(epoch.balancers.borrow()[self.pool].counts(backend));
         }
+    }
+
+    /// Where the client connected to. Asks the kernel if nobody has said it yet; a socket
+    /// that was reset a moment ago does not know it any more.
+    pub(super) fn destination(&self, driver: &impl Driver) -> Option<SocketAddr> {
+        self.destination.or_else(|| driver.local_address(self.client.as_ref()?).ok())
     }
 
     /// Operations in flight on the upstream socket.

@@ -50,8 +50,21 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 }
                 let Some(epoch) = connection.epoch.as_ref() else { return };
                 let listener = &epoch.snapshot.listeners[usize::from(connection.listener)];
-                match listener.way_of(connection.peer.ip(), &hello) {
-                    Action::Forward { pool } => self.table[slot].pool = pool,
+                // Who asks for no name may know us by address.
+                let by_address =
+                    hello.server_name.is_none() && listener.policy.chooses_by_address();
+                let destination = match by_address {
+                    true => connection.destination(&self.driver),
+                    false => None,
+                };
+                let address = destination.map(|at| at.ip());
+                match listener.way_of(connection.peer.ip(), address, &hello) {
+                    Action::Forward { pool } => {
+                        let connection = &mut self.table[slot];
+                        connection.pool = pool;
+                        // Kept for the handshake, and for the PROXY header.
+                        connection.destination = connection.destination.or(destination);
+                    }
                     Action::Passthrough { pool } => {
                         self.pass_through(slot, name, pool);
                         return;
@@ -114,9 +127,10 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let Some(buffer) = connection.inbound.buffer.take() else { return };
         let Some(epoch) = connection.epoch.as_ref() else { return };
         let listener = &epoch.snapshot.listeners[usize::from(connection.listener)];
+        let destination = connection.destination.map(|at| at.ip());
         let received = &self.driver.bytes(&buffer)[connection.inbound.cipher.clone()];
         let admission = match client_hello::scan(received, &mut self.scratch) {
-            Scan::Complete(hello) => match listener.policy.admit(&hello) {
+            Scan::Complete(hello) => match listener.policy.admit(&hello, destination) {
                 Ok(admission) => Ok((admission, hello)),
                 Err(refusal) => Err((refusal, hello.server_name)),
             },
@@ -142,7 +156,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 };
                 task.config = Some(admission.config);
                 task.gate = admission.gate.cloned();
-                task.choice = listener.choice_of(connection.peer.ip(), &hello);
+                task.choice = listener.choice_of(connection.peer.ip(), destination, &hello);
                 task.listener = connection.listener;
                 hello.append_as_one_record(&mut task.input);
                 task.input.extend_from_slice(&received[hello.stream_bytes..]);
@@ -152,6 +166,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                     name.push_str(server_name.as_str());
                 }
                 task.server_name = hello.server_name;
+                task.destination = destination;
                 connection.phase = Phase::Handshaking;
                 connection.inbound.cipher = 0..0;
                 connection.task = Some(task);

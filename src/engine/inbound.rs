@@ -174,16 +174,11 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Writes the PROXY header; returns its length.
     fn proxy_header(&self, slot: u32, out: &mut [u8]) -> usize {
         let connection = &self.table[slot];
-        let (Some(epoch), Some(client)) = (&connection.epoch, &connection.client) else {
-            return 0;
-        };
+        let Some(epoch) = &connection.epoch else { return 0 };
         let pool = &epoch.snapshot.pools[connection.pool];
-        // A socket that was reset a moment ago has no name any more; its bytes go
-        // nowhere, so the peer's own address does as well as any.
-        let destination = connection
-            .destination
-            .or_else(|| self.driver.local_address(client).ok())
-            .unwrap_or(connection.peer);
+        // Bytes of a socket that was reset go nowhere, so the peer's own address does as
+        // well as any.
+        let destination = connection.destination(&self.driver).unwrap_or(connection.peer);
         let session = connection.session.as_ref().map(|session| &session.facts);
         let certificate = connection
             .session

@@ -52,23 +52,34 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Which way a client goes that comes from `source` with this ClientHello.
-    pub fn way_of(&self, source: IpAddr, hello: &ClientHello<'_>) -> Action {
+    /// Which way a client goes that comes from `source` to `destination`, as far as that is
+    /// known, with this ClientHello.
+    pub fn way_of(
+        &self,
+        source: IpAddr,
+        destination: Option<IpAddr>,
+        hello: &ClientHello<'_>,
+    ) -> Action {
         let routes = self.routes.as_slice();
         if routes.is_empty() {
             return Action::Forward { pool: self.pool };
         }
-        let (version, protocol) = self.policy.preview(hello);
+        let (version, protocol) = self.policy.preview(hello, destination);
         let found = self.routes.find(&Client { source, hello, version, protocol });
         found.map_or(Action::Forward { pool: self.pool }, |place| routes[place].action)
     }
 
     /// Which pools the client's certificate may lead to instead; `None`: none.
-    pub fn choice_of(&self, source: IpAddr, hello: &ClientHello<'_>) -> Option<OpenChoice> {
+    pub fn choice_of(
+        &self,
+        source: IpAddr,
+        destination: Option<IpAddr>,
+        hello: &ClientHello<'_>,
+    ) -> Option<OpenChoice> {
         if !self.routes.asks_for_certificates() {
             return None;
         }
-        let (version, protocol) = self.policy.preview(hello);
+        let (version, protocol) = self.policy.preview(hello, destination);
         self.routes.choice_of(&Client { source, hello, version, protocol })
     }
 

@@ -38,7 +38,7 @@ use crate::tls::record::{
 use crate::tls::secrets::{self, TrafficSecrets};
 use crate::tls::server_name::ServerName;
 use crate::tls::tickets::{unix_seconds, uses};
-use crate::tls::{CryptoLibrary, Refusal, Version};
+use crate::tls::{CryptoLibrary, Refusal, Version, destination};
 
 /// Takes the handshake of `task` as far as its input allows, and says in
 /// [`Task::outcome`] what came of it. `library` will do the record cryptography.
@@ -81,6 +81,7 @@ fn advance(task: &mut Task) -> Result<Progress, HandshakeFailure> {
     let Some(connection) = task.state.as_deref_mut() else {
         return Err(HandshakeFailure::internal("the connection was made a line above"));
     };
+    destination::set(task.destination);
     let kind_before = connection.handshake_kind();
     let output_bytes_before = task.output.len();
     let mut window = Window::new(&mut task.input, task.fed_bytes);

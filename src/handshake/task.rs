@@ -1,6 +1,7 @@
 //! The credit that admits one handshake, and what comes of its steps.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,9 @@ pub struct Task {
     pub gate: Option<Arc<Gate>>,
     /// What the client's certificate is to decide.
     pub choice: Option<OpenChoice>,
+    /// The address that the client has connected to, where that may decide what it is
+    /// shown.
+    pub destination: Option<IpAddr>,
     /// The handshake between its steps; `None` before the first and after the last.
     pub state: Option<Box<UnbufferedServerConnection>>,
     /// Bytes from the client that no step has consumed yet, at most
@@ -108,6 +112,7 @@ impl Task {
             listener: 0,
             gate: None,
             choice: None,
+            destination: None,
             state: None,
             input: touched(Self::INPUT_BYTES_KEPT),
             output: touched(Self::OUTPUT_BYTES_KEPT),
@@ -133,6 +138,7 @@ impl Task {
         self.listener = 0;
         self.gate = None;
         self.choice = None;
+        self.destination = None;
         self.state = None;
         self.outcome = StepOutcome::Pending;
         self.queue_wait = Duration::ZERO;

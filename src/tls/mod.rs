@@ -9,6 +9,7 @@ pub mod certificate_compression;
 pub mod certificates;
 pub mod client_auth;
 pub mod client_hello;
+pub mod destination;
 pub mod key_schedule;
 pub mod names;
 pub mod policy;

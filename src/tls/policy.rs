@@ -13,10 +13,14 @@
 
 mod doors;
 mod selection;
+mod terms;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::compress::CompressionCache;
@@ -28,9 +32,12 @@ use rustls::{ProtocolVersion, ServerConfig, SupportedProtocolVersion};
 
 use super::certificate_compression::Compression;
 use super::certificates::index::{Candidates, CertificateIndex};
-use super::certificates::{CertificateName, KeyType, LoadedCertificate};
+use super::certificates::{
+    CertificateName, CertificatePolicy, KeyType, LoadedCertificate, policy_file,
+};
 use super::client_auth::Gate;
 use super::client_hello::ClientHello;
+use super::destination;
 use super::names::{CipherSuite, Group};
 use super::provider::{self, ProviderError};
 use super::secrets::CaptureSecrets;
@@ -38,13 +45,14 @@ use super::server_name::ServerName;
 use super::{CryptoLibrary, Refusal, Version};
 use doors::{Door, Doors};
 use selection::{Offer, Selection};
+use terms::{AllTerms, Terms};
 
 /// What a [`Policy`] is made of.
 #[derive(Debug)]
 pub struct PolicySettings {
     /// Who does the cryptography.
     pub library: CryptoLibrary,
-    /// The oldest version allowed.
+    /// The oldest version allowed, where a certificate's policy says nothing else.
     pub minimum_version: Version,
     /// The suites allowed, in the server's order of preference, both versions in one list.
     pub cipher_suites: Vec<CipherSuite>,
@@ -53,7 +61,8 @@ pub struct PolicySettings {
     /// Ways to compress certificates, in the server's order of preference; none: they are
     /// sent as they are.
     pub compression: Vec<Compression>,
-    /// Application protocols, in the server's order of preference; none: no ALPN.
+    /// Application protocols, in the server's order of preference; none: no ALPN. A
+    /// certificate's policy may have others.
     pub alpn: Vec<Vec<u8>>,
     /// The certificates, at least one.
     pub certificates: CertificateIndex,
@@ -147,6 +156,26 @@ pub enum PolicyError {
     /// Not an ALPN name.
     #[error("the ALPN name {0:?} must have 1 to 255 bytes")]
     BadProtocolName(String),
+    /// A policy file leaves nothing to negotiate.
+    #[error(
+        "{}: minimum_version: no cipher suite of the listener belongs to {minimum_version} \
+         or newer; add one, such as TLS_AES_128_GCM_SHA256", .file.display()
+    )]
+    NoVersionForPolicy {
+        /// The policy file.
+        file: PathBuf,
+        /// What it demands.
+        minimum_version: Version,
+    },
+    /// More kinds of client than there should be.
+    #[error(
+        "the policy files of its certificates say {count} different things; at most \
+         {POLICIES_MAX} can be told apart"
+    )]
+    TooManyPolicies {
+        /// How many there are.
+        count: usize,
+    },
     /// The name of the default certificate is not among the certificates.
     #[error("no certificate is valid for the default name \"{name}\"{advice}")]
     UnknownDefault {
@@ -159,6 +188,10 @@ pub enum PolicyError {
     #[error("rustls refuses the settings: {0}")]
     Rustls(#[from] rustls::Error),
 }
+
+/// Different policies among the certificates of a listener: each has a configuration of
+/// rustls for either version, and a handshake looks for the one among all.
+const POLICIES_MAX: usize = 64;
 
 /// A connection that may go to a handshake worker.
 #[derive(Clone)]
@@ -210,8 +243,6 @@ impl From<KeyType> for KeyKind {
 #[derive(Debug)]
 pub struct Policy {
     selection: Arc<Selection>,
-    minimum_version: Version,
-    alpn: Vec<Vec<u8>>,
     doors: Doors,
 }
 
@@ -242,35 +273,46 @@ impl Policy {
             return Err(PolicyError::BadProtocolName(String::from_utf8_lossy(name).into_owned()));
         }
         let provider = Arc::new(provider::crypto_provider(library, &cipher_suites, &groups)?);
-        let versions = versions(minimum_version);
-        if !provider.cipher_suites.iter().any(|suite| versions.contains(&suite.version())) {
+        let is_usable = |minimum_version| {
+            let versions = versions(minimum_version);
+            provider.cipher_suites.iter().any(|suite| versions.contains(&suite.version()))
+        };
+        if !is_usable(minimum_version) {
             return Err(PolicyError::NoUsableVersion(minimum_version));
         }
+        let policies = distinct_policies(index.certificates())?;
+        for (policy, certificate) in &policies {
+            if let Some(minimum_version) = policy.minimum_version
+                && !is_usable(minimum_version)
+            {
+                let file = policy_file::path_of(&certificate.source);
+                return Err(PolicyError::NoVersionForPolicy { file, minimum_version });
+            }
+        }
+        let policies: Vec<_> = policies.into_keys().cloned().collect();
 
         let default = default_candidates(&index, &default_certificate)?;
-        let selection = Arc::new(Selection::new(index, default, unknown_sni, &provider));
+        let selection = Selection::new(index, default, unknown_sni, minimum_version, &provider);
+        let selection = Arc::new(selection);
 
         let compressors: Vec<_> = compression.iter().map(|one| one.compressor()).collect();
-        let config = |version,
-                      gate: Option<&Arc<Gate>>,
-                      tickets: Arc<dyn ProducesTickets>|
-         -> Result<Arc<ServerConfig>, rustls::Error> {
+        let config = |way: &Way<'_>, version| -> Result<_, rustls::Error> {
             let resolver = Resolver { selection: Arc::clone(&selection), version };
             let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-                .with_protocol_versions(versions)?;
-            let builder = match gate {
+                .with_protocol_versions(versions(way.minimum_version))?;
+            let builder = match way.gate {
                 Some(gate) => builder.with_client_cert_verifier(Arc::clone(gate.verifier()) as _),
                 None => builder.with_no_client_auth(),
             };
             let mut config = builder.with_cert_resolver(Arc::new(resolver));
             config.ignore_client_order = true;
-            config.alpn_protocols.clone_from(&alpn);
+            config.alpn_protocols = way.alpn.to_vec();
             config.cert_compressors = compressors.clone();
             // They have a cache of their own.
             config.cert_compression_cache = Arc::new(CompressionCache::Disabled);
             // What clients send is not unpacked.
             config.cert_decompressors = Vec::new();
-            config.ticketer = tickets;
+            config.ticketer = Arc::clone(way.tickets);
             config.session_storage = Arc::new(NoServerSessionStorage {});
             // One: a second would cost every client a flight's worth of bytes for the
             // few that open a second connection before they have seen a new ticket.
@@ -283,18 +325,27 @@ impl Policy {
             config.key_log = Arc::new(CaptureSecrets);
             Ok(Arc::new(config))
         };
-        let door = |gate: Option<Arc<Gate>>,
-                    tickets: Arc<dyn ProducesTickets>|
-         -> Result<Door, rustls::Error> {
-            let tls12 = config(Version::Tls12, gate.as_ref(), Arc::clone(&tickets))?;
-            let tls13 = config(Version::Tls13, gate.as_ref(), tickets)?;
-            Ok(Door { gate, tls12, tls13 })
+        let terms = |way: Way<'_>| -> Result<Terms, rustls::Error> {
+            let tls12 = config(&way, Version::Tls12)?;
+            let tls13 = config(&way, Version::Tls13)?;
+            Ok(Terms { alpn: way.alpn.to_vec(), tls12, tls13 })
+        };
+        let door = |gate: Option<Arc<Gate>>, tickets| -> Result<Door, rustls::Error> {
+            let own = Way { minimum_version, alpn: &alpn, gate: gate.as_ref(), tickets: &tickets };
+            let of_policy = |policy: &Arc<CertificatePolicy>| {
+                let minimum_version = policy.minimum_version.unwrap_or(minimum_version);
+                let alpn = policy.alpn.as_ref().unwrap_or(&alpn);
+                Ok((Arc::clone(policy), terms(Way { minimum_version, alpn, ..own })?))
+            };
+            let by_policy: Result<_, rustls::Error> = policies.iter().map(of_policy).collect();
+            let terms = AllTerms::new(terms(own)?, by_policy?);
+            Ok(Door { gate, terms })
         };
         let mut doors = Doors::new(door(gate, tickets)?);
         for NamedGate { names, gate, tickets } in gates_of_names {
             doors.add(names, door(gate, tickets)?);
         }
-        Ok(Self { selection, minimum_version, alpn, doors })
+        Ok(Self { selection, doors })
     }
 
     /// The certificates of the listener.
@@ -309,7 +360,7 @@ impl Policy {
 
     /// What a TLS 1.3 handshake begins with, if its ClientHello asks for no name.
     pub fn tls13(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.doors.of(None).tls13)
+        Arc::clone(&self.doors.of(None).terms.own.tls13)
     }
 
     /// Who decides on the certificate of a client that asks for this name, which is in
@@ -321,11 +372,19 @@ impl Policy {
     /// Decides from the ClientHello alone, with a few look-ups and no cryptography,
     /// whether a handshake can succeed, what it begins with, and what it will cost.
     ///
+    /// `destination` is the address that the client has connected to. Only clients without
+    /// a server name are told apart by it, and only if [`Self::chooses_by_address`]; the
+    /// handshake then has to know it too ([`super::destination`]).
+    ///
     /// # Errors
     /// It cannot succeed; the refusal says what to tell the client.
-    pub fn admit(&self, hello: &ClientHello<'_>) -> Result<Admission<'_>, Refusal> {
+    pub fn admit(
+        &self,
+        hello: &ClientHello<'_>,
+        destination: Option<IpAddr>,
+    ) -> Result<Admission<'_>, Refusal> {
         let version = self.negotiate_version(hello)?;
-        let selected = self.choose(version, hello);
+        let selected = self.choose(version, hello, destination);
         // An unknown name is said before everything else: the other parameters belong
         // to a server that is not here.
         if matches!(selected, Err(Refusal::UnknownServerName)) {
@@ -345,13 +404,11 @@ impl Policy {
         {
             return Err(Refusal::NoSharedGroup);
         }
-        self.check_alpn(hello)?;
-        let door = self.doors.of(hello.server_name.as_ref().map(ServerName::as_str));
+        let door = self.door(hello);
+        let terms = door.terms.of(certificate);
+        terms.check_alpn(hello)?;
         Ok(Admission {
-            config: Arc::clone(match version {
-                Version::Tls12 => &door.tls12,
-                Version::Tls13 => &door.tls13,
-            }),
+            config: Arc::clone(terms.config(version)),
             gate: door.gate.as_ref(),
             version,
             key: certificate.key_type.into(),
@@ -363,8 +420,18 @@ impl Policy {
     ///
     /// # Errors
     /// There is none for this client.
-    pub fn certificate(&self, hello: &ClientHello<'_>) -> Result<&LoadedCertificate, Refusal> {
-        self.choose(self.negotiate_version(hello)?, hello)
+    pub fn certificate(
+        &self,
+        hello: &ClientHello<'_>,
+        destination: Option<IpAddr>,
+    ) -> Result<&LoadedCertificate, Refusal> {
+        self.choose(self.negotiate_version(hello)?, hello, destination)
+    }
+
+    /// Whether it matters to clients without a server name to which address they have
+    /// connected.
+    pub fn chooses_by_address(&self) -> bool {
+        self.selection.index().has_addresses()
     }
 
     /// Whether there is a certificate for a name, whatever its kind.
@@ -372,13 +439,24 @@ impl Policy {
         !self.selection.index().find(name).is_empty()
     }
 
+    /// Whether there is a certificate for an address, whatever its kind.
+    pub fn has_certificate_for_address(&self, address: IpAddr) -> bool {
+        !self.selection.index().find_address(address.to_canonical()).is_empty()
+    }
+
+    fn door(&self, hello: &ClientHello<'_>) -> &Door {
+        self.doors.of(hello.server_name.as_ref().map(ServerName::as_str))
+    }
+
     fn choose(
         &self,
         version: Version,
         hello: &ClientHello<'_>,
+        destination: Option<IpAddr>,
     ) -> Result<&LoadedCertificate, Refusal> {
         let offer = Offer {
             server_name: hello.server_name.as_ref().map(ServerName::as_str),
+            destination,
             offers_suite: |suite| hello.cipher_suites.contains(suite),
             offers_scheme: |scheme| {
                 hello.signature_schemes.is_some_and(|schemes| schemes.contains(scheme))
@@ -389,43 +467,41 @@ impl Policy {
 
     /// What would be chosen for the client, as far as its ClientHello decides: the version,
     /// and the application protocol.
-    pub fn preview(&self, hello: &ClientHello<'_>) -> (Option<Version>, Option<&[u8]>) {
-        // The server's order counts, as in rustls.
-        let protocol = self.alpn.iter().find(|ours| {
-            hello.alpn.is_some_and(|offered| offered.iter().any(|theirs| theirs == &ours[..]))
-        });
-        (self.negotiate_version(hello).ok(), protocol.map(Vec::as_slice))
+    pub fn preview(
+        &self,
+        hello: &ClientHello<'_>,
+        destination: Option<IpAddr>,
+    ) -> (Option<Version>, Option<&[u8]>) {
+        let Ok(version) = self.negotiate_version(hello) else { return (None, None) };
+        let terms = &self.door(hello).terms;
+        match self.choose(version, hello, destination) {
+            Ok(certificate) => (Some(version), terms.of(certificate).protocol(hello)),
+            Err(Refusal::NoSharedVersion) => (None, None),
+            Err(_) => (Some(version), terms.own.protocol(hello)),
+        }
     }
 
-    /// The newest version that both take (RFC 8446 section 4.2.1), as rustls finds it.
+    /// The newest version that both have (RFC 8446 section 4.2.1), as rustls finds it.
+    /// Whether it is new enough is for the certificate to say.
     fn negotiate_version(&self, hello: &ClientHello<'_>) -> Result<Version, Refusal> {
         let have = |version| self.selection.has_version(version);
         if hello.offers_tls13() && have(Version::Tls13) {
             Ok(Version::Tls13)
-        } else if hello.offers_tls12()
-            && self.minimum_version == Version::Tls12
-            && have(Version::Tls12)
-        {
+        } else if hello.offers_tls12() && have(Version::Tls12) {
             Ok(Version::Tls12)
         } else {
             Err(Refusal::NoSharedVersion)
         }
     }
+}
 
-    /// RFC 7301 section 3.2, as rustls does it: no ALPN on either side is no error.
-    fn check_alpn(&self, hello: &ClientHello<'_>) -> Result<(), Refusal> {
-        match hello.alpn {
-            Some(offered)
-                if !self.alpn.is_empty()
-                    && !offered
-                        .iter()
-                        .any(|theirs| self.alpn.iter().any(|ours| ours == theirs)) =>
-            {
-                Err(Refusal::NoSharedProtocol)
-            }
-            _ => Ok(()),
-        }
-    }
+/// What a configuration of rustls differs in from the others of a listener.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    minimum_version: Version,
+    alpn: &'a [Vec<u8>],
+    gate: Option<&'a Arc<Gate>>,
+    tickets: &'a Arc<dyn ProducesTickets>,
 }
 
 /// Gives rustls the certificate that [`Policy::admit`] counted on.
@@ -439,6 +515,7 @@ impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: RustlsClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let offer = Offer {
             server_name: hello.server_name(),
+            destination: destination::get(),
             offers_suite: |suite| {
                 hello.cipher_suites().iter().any(|code| u16::from(*code) == suite)
             },
@@ -456,6 +533,22 @@ fn versions(minimum: Version) -> &'static [&'static SupportedProtocolVersion] {
     match minimum {
         Version::Tls12 => ALL,
         Version::Tls13 => &ALL[..1],
+    }
+}
+
+/// The different policies of certificates, each with the first certificate that has it.
+fn distinct_policies(
+    certificates: &[Arc<LoadedCertificate>],
+) -> Result<BTreeMap<&Arc<CertificatePolicy>, &LoadedCertificate>, PolicyError> {
+    let mut policies = BTreeMap::new();
+    for certificate in certificates {
+        if let Some(policy) = &certificate.policy {
+            policies.entry(policy).or_insert(&**certificate);
+        }
+    }
+    match policies.len() {
+        0..=POLICIES_MAX => Ok(policies),
+        count => Err(PolicyError::TooManyPolicies { count }),
     }
 }
 

@@ -67,6 +67,7 @@ fn make_policy(library: CryptoLibrary) -> Arc<Policy> {
         not_before: 0,
         not_after: i64::MAX,
         staple_ends: None,
+        policy: None,
         signing: Signing::in_memory(Arc::new(CertifiedKey::new(
             vec![certificate.der().clone()],
             signer.unwrap(),

@@ -1,6 +1,7 @@
 //! Certificates made by the openssl command, as an operator makes them.
 
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,12 +28,17 @@ impl Key {
     }
 }
 
-/// Makes `directory/file` with a self-signed certificate for `names` and its key.
+/// Makes `directory/file` with a self-signed certificate for `names`, addresses among
+/// them, and its key.
 pub fn self_signed(directory: &Path, file: &str, key: Key, names: &[&str]) -> PathBuf {
     let path = directory.join(file);
     let (certificate, key_file) =
         (path.with_extension("crt-part"), path.with_extension("key-part"));
-    let names: Vec<String> = names.iter().map(|name| format!("DNS:{name}")).collect();
+    let general_name = |name: &&str| match name.parse::<IpAddr>() {
+        Ok(address) => format!("IP:{address}"),
+        Err(_) => format!("DNS:{name}"),
+    };
+    let names: Vec<String> = names.iter().map(general_name).collect();
     let output = Command::new("openssl")
         .args(["req", "-x509", "-days", "30", "-nodes", "-subj", "/CN=forebay test"])
         .args(["-addext", &format!("subjectAltName={}", names.join(","))])

@@ -49,7 +49,7 @@ fn more_files_than_are_kept_are_anything() {
 }
 
 #[test]
-fn a_certificate_or_key_that_is_written_renamed_or_removed_is_a_change() {
+fn a_certificate_or_what_lies_beside_that_is_written_renamed_or_removed_is_a_change() {
     let (mut watch, whole, single) = watched();
     assert!(!told(&mut watch), "nothing has happened");
     fs::write(whole.path().join("new.pem"), "x").expect("write");
@@ -58,8 +58,12 @@ fn a_certificate_or_key_that_is_written_renamed_or_removed_is_a_change() {
     assert!(told(&mut watch));
     fs::remove_file(whole.path().join("old.crt")).expect("remove");
     assert!(told(&mut watch));
-    fs::write(single.path().join("site.key"), "x").expect("write");
-    assert!(told(&mut watch));
+    for beside in ["site.key", "site.ocsp", "site.policy"] {
+        for directory in [&whole, &single] {
+            fs::write(directory.path().join(beside), "x").expect("write");
+            assert!(told(&mut watch), "{beside}");
+        }
+    }
     assert!(!told(&mut watch), "told once");
 }
 

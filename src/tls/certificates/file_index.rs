@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::signing::KeyCache;
 use super::store::Stamp;
-use super::{CertificateName, KeyType, LoadedCertificate, Signing};
+use super::{CertificateName, CertificatePolicy, KeyType, LoadedCertificate, Signing};
 use crate::tls::CryptoLibrary;
 
 /// Changes whenever an older forebay could misread it.
@@ -260,10 +260,12 @@ fn digest_of(path: &Path) -> PathDigest {
 }
 
 impl Facts {
-    /// The certificate in `file`; chain and key are read when somebody asks.
+    /// The certificate in `source`; chain and key are read when somebody asks. Its policy is
+    /// not among the facts: what forbids something is read from where it was written.
     pub(super) fn certificate(
         self,
         source: Arc<Path>,
+        policy: Option<Arc<CertificatePolicy>>,
         library: CryptoLibrary,
         keys: &Arc<KeyCache>,
     ) -> LoadedCertificate {
@@ -283,6 +285,7 @@ impl Facts {
             not_before: self.not_before,
             not_after: self.not_after,
             staple_ends: self.staple_ends,
+            policy,
             signing,
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::StapleProblem;
+use super::{PolicyFileProblem, StapleProblem};
 use crate::tls::CryptoLibrary;
 
 /// Something found wrong with a certificate, a key or the path to them.
@@ -239,6 +239,9 @@ pub enum Problem {
     /// The file beside it is no staple for it.
     #[error("is not sent as OCSP staple: {0}")]
     UnusableStaple(StapleProblem),
+    /// The file beside it does not say what its clients are held to.
+    #[error("{0}")]
+    UnusablePolicy(PolicyFileProblem),
     /// The issuer's word has grown old.
     #[error(
         "is not sent as OCSP staple any more: its time was over at {0}; fetch it anew, \

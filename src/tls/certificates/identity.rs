@@ -80,6 +80,7 @@ pub(crate) fn assemble(
         not_before: validity.not_before.timestamp(),
         not_after: validity.not_after.timestamp(),
         staple_ends: None,
+        policy: None,
         signing: Signing::in_memory(Arc::new(CertifiedKey::new(chain, key))),
     })
 }
@@ -280,7 +281,8 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(octets) = <[u8; 4]>::try_from(bytes) {
         return Some(IpAddr::from(octets));
     }
-    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+    let address = <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)?;
+    Some(address.to_canonical())
 }
 
 /// Leaf first, then issuer after issuer as TLS 1.2 demands (RFC 5246 section 7.4.2),

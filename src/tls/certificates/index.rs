@@ -1,7 +1,7 @@
 //! The certificates of a listener, found by server name.
 //!
-//! Two hash maps: names as they are, and suffixes of wildcards. A look-up is one probe
-//! for an exact name and one more for a wildcard, whatever the number of certificates;
+//! Three hash maps: names as they are, suffixes of wildcards, and addresses. A look-up is
+//! one probe for an exact name and one more for a wildcard, whatever the number of certificates;
 //! it allocates nothing. Per name there is at most one certificate of each kind of key:
 //! of two, the one that expires last.
 //!
@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::store::Certificates;
@@ -28,6 +29,7 @@ pub struct CertificateIndex {
 struct Names {
     exact: HashMap<Box<str>, Candidates>,
     wildcard: HashMap<Box<str>, Candidates>,
+    address: HashMap<IpAddr, Candidates>,
     /// Of two certificates for one name and kind of key one was taken, by its date.
     contested: bool,
 }
@@ -48,12 +50,13 @@ impl CertificateIndex {
         for (place, certificate) in certificates.iter().enumerate() {
             let candidate = Candidates::place(place);
             for name in certificate.names.iter() {
-                let (map, name) = match name {
-                    CertificateName::Exact(name) => (&mut names.exact, name),
-                    CertificateName::Wildcard(suffix) => (&mut names.wildcard, suffix),
-                    CertificateName::Address(_) => continue,
+                let candidates = match name {
+                    CertificateName::Exact(name) => names.exact.entry(name.clone()).or_default(),
+                    CertificateName::Wildcard(suffix) => {
+                        names.wildcard.entry(suffix.clone()).or_default()
+                    }
+                    CertificateName::Address(address) => names.address.entry(*address).or_default(),
                 };
-                let candidates = map.entry(name.clone()).or_default();
                 names.contested |= candidates.add(candidate, &certificates);
             }
         }
@@ -95,6 +98,17 @@ impl CertificateIndex {
             exact: self.names.exact.get(name),
             wildcard: suffix.and_then(|suffix| self.names.wildcard.get(suffix)),
         }
+    }
+
+    /// The candidates for an address in its plain form.
+    pub fn find_address(&self, address: IpAddr) -> Found<'_> {
+        let exact = self.names.address.get(&address);
+        Found { certificates: &self.certificates, exact, wildcard: None }
+    }
+
+    /// Whether any certificate is for an address.
+    pub fn has_addresses(&self) -> bool {
+        !self.names.address.is_empty()
     }
 
     /// The certificates that share every name with the one at `place`: its siblings
@@ -145,6 +159,18 @@ impl<'a> Found<'a> {
     /// The candidates of the best match, apart from the index.
     pub fn candidates(self) -> Option<Candidates> {
         self.exact.or(self.wildcard).copied()
+    }
+
+    /// The certificates that have the very name, by kind of key.
+    pub fn exact_certificates(self) -> impl Iterator<Item = &'a LoadedCertificate> {
+        let exact = self.exact.copied().unwrap_or_default();
+        exact.iter(self.certificates)
+    }
+
+    /// Without those that have a wildcard in place of the first label.
+    #[must_use]
+    pub const fn exact(self) -> Self {
+        Self { wildcard: None, ..self }
     }
 
     /// The certificates for the name: exact before wildcard, then by kind of key.

@@ -11,7 +11,7 @@
 //! A process with many certificates keeps chain and key of those in use only: `signing`
 //! reads them again when a client asks.
 //!
-//! May read files. Must not know listeners, versions or handshakes: `policy` joins them.
+//! May read files. Must not know listeners or handshakes: `policy` joins them.
 #![forbid(unsafe_code)]
 
 mod der;
@@ -23,6 +23,7 @@ mod identity;
 pub mod index;
 mod ocsp;
 mod pem_file;
+pub mod policy_file;
 mod signature;
 mod signing;
 mod sources;
@@ -43,6 +44,7 @@ pub use finding::{Finding, Problem, Severity};
 pub(crate) use identity::{assemble, unix_seconds};
 pub use identity::{date as day, minute, unix_now};
 pub use ocsp::StapleProblem;
+pub use policy_file::{CertificatePolicy, PolicyFileProblem};
 use signing::KeyCache;
 pub use signing::Signing;
 
@@ -68,11 +70,19 @@ pub struct LoadedCertificate {
     /// The end of the time of the OCSP staple that lies beside it, in seconds since the
     /// UNIX epoch; `None` without a usable one.
     pub staple_ends: Option<i64>,
+    /// What its clients are held to in place of the listener's settings.
+    pub policy: Option<Arc<CertificatePolicy>>,
     /// The chain, leaf first, and the key.
     pub signing: Signing,
 }
 
 impl LoadedCertificate {
+    /// Whether clients find it neither expired nor too young at `now`, in seconds since the
+    /// UNIX epoch.
+    pub const fn is_in_time(&self, now: i64) -> bool {
+        self.not_before <= now && now <= self.not_after
+    }
+
     /// Reports what is wrong with the validity, and that of the staple, at `now`.
     fn check_dates(&self, now: SystemTime, findings: &mut Vec<Finding>) {
         identity::check_dates(self.not_before, self.not_after, now, &mut |problem| {
@@ -94,7 +104,8 @@ pub enum CertificateName {
     Exact(Box<str>),
     /// Any one label in front of this DNS name, in lower case (RFC 6125 section 6.4.3).
     Wildcard(Box<str>),
-    /// An address. Clients send no server name for it, so it takes no part in choosing.
+    /// An address, in its plain form: IPv4 is not mapped into IPv6. Clients send no server
+    /// name for it; what they connect to chooses.
     Address(IpAddr),
 }
 
@@ -162,8 +173,8 @@ impl fmt::Display for KeyType {
 ///
 /// A file holds a PEM chain and its key in any order; or the chain only, the key being
 /// in the file of the same name with the ending `.key`. An OCSP staple is in the file with
-/// the ending `.ocsp`. Of a directory every `*.pem` and
-/// `*.crt` is loaded, in order of name, without descending; dotfiles and other endings
+/// the ending `.ocsp`, a policy in the one with the ending `.policy`. Of a directory every
+/// `*.pem` and `*.crt` is loaded, in order of name, without descending; dotfiles and other endings
 /// are none of ours. `passphrases` open encrypted keys; `now` is what validity is judged by.
 ///
 /// Returns what could be loaded and *everything* found wrong: a caller that must be
@@ -179,10 +190,10 @@ pub fn load(
     let mut certificates = Vec::new();
     for file in &files {
         let loaded = load_file(file, library, passphrases, &mut findings);
-        if let Some(certificate) = &loaded {
-            certificate.check_dates(now, &mut findings);
-        }
-        certificates.extend(loaded);
+        let policy = read_policy(file, &mut findings);
+        let (Some(certificate), Ok(policy)) = (loaded, policy) else { continue };
+        certificate.check_dates(now, &mut findings);
+        certificates.push(LoadedCertificate { policy, ..certificate });
     }
     (certificates, findings)
 }
@@ -207,7 +218,22 @@ pub(crate) fn check_staple(response: &[u8], chain: &[u8], library: CryptoLibrary
     }
 }
 
-/// Loads one file and, if the key is not in it, its neighbour.
+/// Reads `bytes` as if they were a policy file, and throws the result away.
+pub(crate) fn check_policy(bytes: &[u8]) {
+    for problem in policy_file::parse(bytes).err().into_iter().flatten() {
+        drop(problem.to_string());
+    }
+}
+
+/// The policy beside a certificate.
+fn read_policy(
+    path: &Path,
+    findings: &mut Vec<Finding>,
+) -> Result<Option<Arc<CertificatePolicy>>, policy_file::Refused> {
+    policy_file::read(path, &mut |path, problem| findings.push(Finding::new(path, problem)))
+}
+
+/// Loads one file and, if the key is not in it, its neighbour; without its policy.
 fn load_file(
     path: &Path,
     library: CryptoLibrary,

@@ -27,7 +27,7 @@ use super::file_index::{FileIndex, Snapshot};
 use super::sources::Listing;
 use super::{
     Finding, KeyCache, LoadedCertificate, Passphrases, Problem, Severity, Signing, load_file, ocsp,
-    sources,
+    policy_file, read_policy, sources,
 };
 use crate::tls::CryptoLibrary;
 
@@ -63,8 +63,8 @@ struct Entry {
     findings: Box<[Finding]>,
 }
 
-/// What tells whether a certificate's file, or the one with its key or staple, has changed:
-/// half of a SHA-256 digest of what the kernel says of them.
+/// What tells whether a certificate's file, or one that lies beside it, has changed: half of
+/// a SHA-256 digest of what the kernel says of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp([u8; 16]);
 
@@ -72,7 +72,8 @@ impl Stamp {
     fn of(path: &Path, listing: &Listing) -> Option<Self> {
         let mut context = digest::Context::new(&SHA256);
         add_identity(&mut context, path)?;
-        for beside in [path.with_extension("key"), ocsp::path_of(path)] {
+        let beside = [path.with_extension("key"), ocsp::path_of(path), policy_file::path_of(path)];
+        for beside in beside {
             let there = listing.may_have(&beside) && add_identity(&mut context, &beside).is_some();
             context.update(&[u8::from(there)]);
         }
@@ -201,7 +202,7 @@ pub struct Loaded {
 type Outcome = (Option<(Entry, bool)>, Vec<Finding>);
 
 impl<'a> Loading<'a> {
-    /// Only these files, of certificates, keys or staples, have changed since the last
+    /// Only these files, of certificates or beside them, have changed since the last
     /// commit: nobody looks at the others.
     #[must_use]
     pub fn only(mut self, changed: &'a HashSet<PathBuf>) -> Self {
@@ -257,7 +258,7 @@ impl<'a> Loading<'a> {
             true => file.parent() == Some(path),
             false => file == path,
         };
-        // A key or a staple has changed for the certificate beside it.
+        // A key, a staple or a policy has changed for the certificate beside it.
         let certificate_files = |file: &PathBuf| match is_directory {
             true => vec![file.clone(), file.with_extension("pem"), file.with_extension("crt")],
             false if file.with_extension("") == path.with_extension("") => vec![path.to_owned()],
@@ -341,14 +342,25 @@ impl<'a> Loading<'a> {
         {
             return (Some((known.clone(), false)), Vec::new());
         }
+        let mut findings = Vec::new();
+        let policy = match listing.may_have(&policy_file::path_of(file)) {
+            true => read_policy(file, &mut findings),
+            false => Ok(None),
+        };
+        let Ok(policy) = policy else {
+            let Some(known) = known else { return (None, findings) };
+            let outcome = "the certificate and the policy read before stay in use";
+            let findings = findings.into_iter().map(|finding| finding.tolerated(outcome));
+            let kept = Entry { stamp: None, ..known.clone() };
+            return (Some((kept, true)), findings.collect());
+        };
         let keys = &self.store.keys;
         if let Some(stamp) = stamp
             && let Some(facts) = self.store.indexed.find(file, stamp, self.library)
         {
-            let certificate = facts.certificate(Arc::clone(file), self.library, keys);
-            return (Some((self.entry(Some(stamp), certificate, Vec::new()), false)), Vec::new());
+            let certificate = facts.certificate(Arc::clone(file), policy, self.library, keys);
+            return (Some((self.entry(Some(stamp), certificate, findings), false)), Vec::new());
         }
-        let mut findings = Vec::new();
         let Some(mut certificate) = load_file(file, self.library, &self.passphrases, &mut findings)
         else {
             let Some(known) = known else { return (None, findings) };
@@ -365,6 +377,7 @@ impl<'a> Loading<'a> {
             return (Some((kept, true)), findings.collect());
         };
         certificate.source = Arc::clone(file);
+        certificate.policy = policy;
         certificate.signing = Signing::on_disk(
             Arc::clone(file),
             Arc::clone(&certificate.names),

@@ -536,6 +536,25 @@ mod index {
     }
 
     #[test]
+    fn an_address_finds_the_certificates_that_have_it_and_no_name_does() {
+        let index = CertificateIndex::new(certificates(&[
+            (&["a.example", "192.0.2.1"], KeyType::Rsa, 1),
+            (&["2001:db8::1", "192.0.2.1"], KeyType::EcdsaP256, 1),
+        ]));
+        let found_at = |address: &str| -> Vec<_> {
+            let found = index.find_address(address.parse().unwrap());
+            found.iter().map(|certificate| certificate.source.display().to_string()).collect()
+        };
+        assert_eq!(found_at("192.0.2.1"), ["1", "0"]);
+        assert_eq!(found_at("2001:db8::1"), ["1"]);
+        assert_eq!(found_at("192.0.2.2"), Vec::<String>::new());
+        assert!(index.find("192.0.2.1").is_empty());
+        assert!(index.has_addresses());
+        let names_only = certificates(&[(&["a.example"], KeyType::Rsa, 1)]);
+        assert!(!CertificateIndex::new(names_only).has_addresses());
+    }
+
+    #[test]
     fn kinds_of_key_stand_side_by_side_and_elliptic_curves_come_first() {
         let index = CertificateIndex::new(certificates(&[
             (&["a.example"], KeyType::Rsa, 9),

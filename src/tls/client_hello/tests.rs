@@ -101,7 +101,7 @@ fn real_hellos() -> &'static [Vec<u8>] {
                 let stream = first_flight(&mut first);
                 let mut scratch = [0; CLIENT_HELLO_BYTES_MAX];
                 let Scan::Complete(hello) = scan(&stream, &mut scratch) else { panic!() };
-                let admission = policy.admit(&hello).unwrap();
+                let admission = policy.admit(&hello, None).unwrap();
                 shake(&mut first, admission.config, stream).unwrap();
                 let mut second = connect(&config, client.server_name);
                 hellos.push(first_flight(&mut second));
@@ -275,7 +275,7 @@ fn a_fragmented_hello_goes_on_as_one_record_that_rustls_takes() {
         hello.append_as_one_record(&mut record);
         assert_eq!(record.len(), hello.message().len() + RECORD_HEADER_BYTES);
 
-        let config = policy.admit(&hello).unwrap().config;
+        let config = policy.admit(&hello, None).unwrap().config;
         let mut server = UnbufferedServerConnection::new(config).unwrap();
         let status = server.process_tls_records(&mut record);
         assert!(matches!(status.state, Ok(rustls::unbuffered::ConnectionState::EncodeTlsData(_))));

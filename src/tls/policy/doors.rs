@@ -4,8 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-
+use super::terms::AllTerms;
 use crate::tls::certificates::CertificateName;
 use crate::tls::client_auth::Gate;
 
@@ -13,11 +12,8 @@ use crate::tls::client_auth::Gate;
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) gate: Option<Arc<Gate>>,
-    /// One configuration for each version that a client may end up with: rustls tells a
-    /// certificate resolver all about the client but that, and a TLS 1.2 suite binds the
-    /// kind of key where a TLS 1.3 suite does not.
-    pub(super) tls12: Arc<ServerConfig>,
-    pub(super) tls13: Arc<ServerConfig>,
+    /// What is negotiated with them, by the policy of the certificate.
+    pub(super) terms: AllTerms,
 }
 
 /// The doors of a listener.

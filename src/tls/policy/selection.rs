@@ -1,12 +1,13 @@
 //! The one place that chooses a certificate for a client.
 
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use rustls::ProtocolVersion;
 use rustls::crypto::CryptoProvider;
 
 use super::UnknownServerName;
-use crate::tls::certificates::index::{Candidates, CertificateIndex};
+use crate::tls::certificates::index::{Candidates, CertificateIndex, Found};
 use crate::tls::certificates::{KeyType, LoadedCertificate, unix_seconds};
 use crate::tls::{Refusal, Version};
 
@@ -14,6 +15,8 @@ use crate::tls::{Refusal, Version};
 pub(super) struct Offer<'a, Suites, Schemes> {
     /// The name asked for, in lower case.
     pub(super) server_name: Option<&'a str>,
+    /// The address of ours that it has connected to, if that is known.
+    pub(super) destination: Option<IpAddr>,
     /// Whether it offers a cipher suite.
     pub(super) offers_suite: Suites,
     /// Whether it offers a signature scheme.
@@ -26,6 +29,8 @@ pub(super) struct Selection {
     index: CertificateIndex,
     default: Candidates,
     unknown_sni: UnknownServerName,
+    /// Of certificates without a policy of their own.
+    minimum_version: Version,
     tls12: Allowed,
     tls13: Allowed,
 }
@@ -60,12 +65,14 @@ impl Selection {
         index: CertificateIndex,
         default: Candidates,
         unknown_sni: UnknownServerName,
+        minimum_version: Version,
         provider: &CryptoProvider,
     ) -> Self {
         Self {
             index,
             default,
             unknown_sni,
+            minimum_version,
             tls12: Allowed::new(provider, Version::Tls12),
             tls13: Allowed::new(provider, Version::Tls13),
         }
@@ -91,18 +98,52 @@ impl Selection {
         version: Version,
         offer: &Offer<'_, impl Fn(u16) -> bool, impl Fn(u16) -> bool>,
     ) -> Result<&LoadedCertificate, Refusal> {
-        let found = offer.server_name.map(|name| self.index.find(name));
+        let found = match offer.server_name {
+            Some(name) => Some(self.index.find(name)),
+            None => self.found_by_address(offer.destination),
+        };
         match found.filter(|found| !found.is_empty()) {
-            Some(found) => self.first_usable(found.iter(), version, offer),
-            None if found.is_some() && self.unknown_sni == UnknownServerName::Reject => {
+            Some(found) => {
+                let found = match version {
+                    Version::Tls12 => self.binding(found, version),
+                    // There is nothing newer to demand.
+                    Version::Tls13 => found,
+                };
+                self.first_usable(found.iter(), version, offer)
+            }
+            None if offer.server_name.is_some()
+                && self.unknown_sni == UnknownServerName::Reject =>
+            {
                 Err(Refusal::UnknownServerName)
             }
             None => self.first_usable(self.index.resolve(&self.default), version, offer),
         }
     }
 
-    /// The first candidate that the client can verify and that has not expired; or, if
-    /// all have, the first: it may still be better than nothing.
+    #[cold]
+    fn found_by_address(&self, address: Option<IpAddr>) -> Option<Found<'_>> {
+        address.map(|address| self.index.find_address(address.to_canonical()))
+    }
+
+    /// Where a certificate for just this name demands a newer version, one with a wildcard
+    /// is no way around that.
+    #[cold]
+    fn binding<'a>(&self, found: Found<'a>, version: Version) -> Found<'a> {
+        let demanding = |certificate| version < self.minimum_version_of(certificate);
+        match found.exact_certificates().any(demanding) {
+            true => found.exact(),
+            false => found,
+        }
+    }
+
+    /// The oldest version in which a certificate is shown.
+    pub(super) fn minimum_version_of(&self, certificate: &LoadedCertificate) -> Version {
+        let own = certificate.policy.as_ref().and_then(|policy| policy.minimum_version);
+        own.unwrap_or(self.minimum_version)
+    }
+
+    /// The first candidate that is shown in this version, that the client can verify, and
+    /// that is in its time; or, if none is, the first: it may still be better than nothing.
     fn first_usable<'a>(
         &self,
         candidates: impl Iterator<Item = &'a LoadedCertificate>,
@@ -110,9 +151,14 @@ impl Selection {
         offer: &Offer<'_, impl Fn(u16) -> bool, impl Fn(u16) -> bool>,
     ) -> Result<&'a LoadedCertificate, Refusal> {
         let suites = &self.allowed(version).suites;
+        let mut version_in_common = false;
         let mut suite_in_common = false;
         let mut first: Option<&LoadedCertificate> = None;
         for candidate in candidates {
+            if version != Version::Tls13 && version < self.minimum_version_of(candidate) {
+                continue;
+            }
+            version_in_common = true;
             let key_type = candidate.key_type;
             let usable_suite = suites
                 .iter()
@@ -126,17 +172,18 @@ impl Selection {
                 };
                 // Only where there is a choice does the time matter.
                 let now = unix_seconds(SystemTime::now());
-                if first.not_after >= now {
+                if first.is_in_time(now) {
                     return Ok(first);
                 }
-                if candidate.not_after >= now {
+                if candidate.is_in_time(now) {
                     return Ok(candidate);
                 }
             }
         }
-        first.ok_or(match suite_in_common {
-            true => Refusal::NoSharedSignatureScheme,
-            false => Refusal::NoSharedCipherSuite,
+        first.ok_or(match (version_in_common, suite_in_common) {
+            (false, _) => Refusal::NoSharedVersion,
+            (true, false) => Refusal::NoSharedCipherSuite,
+            (true, true) => Refusal::NoSharedSignatureScheme,
         })
     }
 

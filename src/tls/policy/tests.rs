@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex};
 use std::time::SystemTime;
@@ -53,9 +54,20 @@ fn policy(library: CryptoLibrary, certificates: Vec<LoadedCertificate>) -> Polic
 }
 
 fn admit<'p>(policy: &'p Policy, hello: &[u8]) -> Result<Admission<'p>, Refusal> {
+    admit_at(policy, hello, None)
+}
+
+/// Of a client that has connected to `destination`; the handshake that follows on this
+/// thread knows it too.
+fn admit_at<'p>(
+    policy: &'p Policy,
+    hello: &[u8],
+    destination: Option<IpAddr>,
+) -> Result<Admission<'p>, Refusal> {
+    super::destination::set(destination);
     let mut scratch = [0; CLIENT_HELLO_BYTES_MAX];
     match scan(hello, &mut scratch) {
-        Scan::Complete(hello) => policy.admit(&hello),
+        Scan::Complete(hello) => policy.admit(&hello, destination),
         other => panic!("{other:?}"),
     }
 }
@@ -63,17 +75,33 @@ fn admit<'p>(policy: &'p Policy, hello: &[u8]) -> Result<Admission<'p>, Refusal>
 /// A whole handshake as forebay does it: admitted, then run.
 fn session(
     policy: &Policy,
+    client: ClientConnection,
+) -> (Admission<'_>, ClientConnection, ServerConnection) {
+    session_at(policy, client, None)
+}
+
+fn session_at(
+    policy: &Policy,
     mut client: ClientConnection,
+    destination: Option<IpAddr>,
 ) -> (Admission<'_>, ClientConnection, ServerConnection) {
     let hello = first_flight(&mut client);
-    let admission = admit(policy, &hello).unwrap();
+    let admission = admit_at(policy, &hello, destination).unwrap();
     let server = shake(&mut client, Arc::clone(&admission.config), hello).unwrap();
     (admission, client, server)
 }
 
 /// The source of the certificate that `client` is shown.
 fn shown<'p>(policy: &'p Policy, client: &Client) -> (Admission<'p>, PathBuf) {
-    let (admission, connection, _) = session(policy, client.connection());
+    shown_at(policy, client, None)
+}
+
+fn shown_at<'p>(
+    policy: &'p Policy,
+    client: &Client,
+    destination: Option<IpAddr>,
+) -> (Admission<'p>, PathBuf) {
+    let (admission, connection, _) = session_at(policy, client.connection(), destination);
     let leaf = &connection.peer_certificates().unwrap()[0];
     let certificate = policy
         .certificates()
@@ -192,6 +220,208 @@ fn the_name_decides_exact_then_wildcard_then_default() {
         let client = Client { server_name, ..Client::new(library) };
         assert_eq!(shown(&policy, &client).1, PathBuf::from(expected), "{server_name}");
     }
+}
+
+/// A certificate for `names` from the file `source`, with this policy.
+fn with_policy(source: &str, names: &[&str], policy: &str) -> LoadedCertificate {
+    let certificate = self_signed(names, CryptoLibrary::AwsLc).unwrap();
+    let policy = (!policy.is_empty())
+        .then(|| Arc::new(policy_file::parse(policy.as_bytes()).expect("a policy")));
+    LoadedCertificate { source: Path::new(source).into(), policy, ..certificate }
+}
+
+const ONLY_NEW: &str = "minimum_version = \"1.3\"";
+
+#[test]
+fn who_names_no_server_is_shown_the_certificate_for_the_address_it_connected_to() {
+    let library = CryptoLibrary::AwsLc;
+    let certificates = || {
+        vec![
+            with_policy("default", &["default.example"], ""),
+            with_policy("four", &["192.0.2.1", "four.example"], ""),
+            with_policy("six", &["2001:db8::1"], ""),
+        ]
+    };
+    for unknown_sni in [UnknownServerName::Default, UnknownServerName::Reject] {
+        let settings = settings(library, certificates());
+        let policy = Policy::new(PolicySettings { unknown_sni, ..settings }).unwrap();
+        assert!(policy.chooses_by_address());
+        let unnamed = Client { server_name: "198.51.100.7", ..Client::new(library) };
+        for (destination, expected) in [
+            ("192.0.2.1", "four"),
+            ("::ffff:192.0.2.1", "four"),
+            ("2001:db8::1", "six"),
+            ("192.0.2.2", "default"),
+        ] {
+            let destination = Some(destination.parse().unwrap());
+            let (_, source) = shown_at(&policy, &unnamed, destination);
+            assert_eq!(source, PathBuf::from(expected), "{destination:?}");
+        }
+        assert_eq!(shown(&policy, &unnamed).1, PathBuf::from("default"));
+        // A name decides alone.
+        let named = Client { server_name: "default.example", ..Client::new(library) };
+        let (_, source) = shown_at(&policy, &named, Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(source, PathBuf::from("default"));
+    }
+    assert!(!policy(library, four_kinds(library)).chooses_by_address());
+}
+
+#[test]
+fn a_certificate_whose_policy_demands_a_newer_version_is_not_shown_in_an_older_one() {
+    let library = CryptoLibrary::AwsLc;
+    let policy = policy(
+        library,
+        vec![
+            with_policy("any", &["any.example"], ""),
+            with_policy("new", &["new.example"], ONLY_NEW),
+        ],
+    );
+    let client = |server_name, versions| Client { server_name, versions, ..Client::new(library) };
+    shown(&policy, &client("any.example", ONLY_TLS12));
+    let refused = admit(&policy, &client("new.example", ONLY_TLS12).hello());
+    assert_eq!(refused.unwrap_err(), Refusal::NoSharedVersion);
+    let (admission, source) = shown(&policy, &client("new.example", rustls::ALL_VERSIONS));
+    assert_eq!((admission.version, source), (Version::Tls13, PathBuf::from("new")));
+}
+
+#[test]
+fn a_policy_may_allow_an_older_version_than_the_listener() {
+    let library = CryptoLibrary::AwsLc;
+    let certificates = vec![
+        with_policy("new", &["new.example"], ""),
+        with_policy("old", &["old.example"], "minimum_version = \"1.2\""),
+    ];
+    let settings = settings(library, certificates);
+    let settings = PolicySettings { minimum_version: Version::Tls13, ..settings };
+    let policy = Policy::new(settings).unwrap();
+    let client = |server_name| Client { server_name, versions: ONLY_TLS12, ..Client::new(library) };
+    assert_eq!(shown(&policy, &client("old.example")).0.version, Version::Tls12);
+    let refused = admit(&policy, &client("new.example").hello());
+    assert_eq!(refused.unwrap_err(), Refusal::NoSharedVersion);
+}
+
+#[test]
+fn a_wildcard_is_no_way_around_the_policy_of_the_names_own_certificate() {
+    let library = CryptoLibrary::AwsLc;
+    let certificates = vec![
+        with_policy("all", &["*.example.com"], ""),
+        with_policy("own", &["www.example.com"], ONLY_NEW),
+    ];
+    let policy = policy(library, certificates);
+    let client = Client { versions: ONLY_TLS12, ..Client::new(library) };
+    assert_eq!(admit(&policy, &client.hello()).unwrap_err(), Refusal::NoSharedVersion);
+    let client = Client { server_name: "mail.example.com", ..client };
+    assert_eq!(shown(&policy, &client).1, PathBuf::from("all"));
+}
+
+#[test]
+fn of_certificates_with_several_keys_each_has_its_own_policy() {
+    let library = CryptoLibrary::AwsLc;
+    let mut certificates = four_kinds(library);
+    for certificate in &mut certificates {
+        if certificate.key_type != KeyType::Rsa {
+            certificate.policy = with_policy("", &["a.example"], ONLY_NEW).policy;
+        }
+    }
+    let policy = policy(library, certificates);
+    for (versions, expected) in [(ONLY_TLS12, "1-rsa"), (ONLY_TLS13, "2-p256")] {
+        let client = Client { versions, ..Client::new(library) };
+        assert_eq!(shown(&policy, &client).1, PathBuf::from(expected));
+    }
+}
+
+#[test]
+fn the_protocols_of_a_policy_take_the_place_of_the_listeners() {
+    let library = CryptoLibrary::AwsLc;
+    let certificates = vec![
+        with_policy("both", &["both.example"], ""),
+        with_policy("one", &["one.example"], "alpn = [\"http/1.1\"]"),
+        with_policy("none", &["none.example"], "alpn = []"),
+    ];
+    let settings = PolicySettings {
+        alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        ..settings(library, certificates)
+    };
+    let policy = Policy::new(settings).unwrap();
+    let client = |server_name, protocols: &[&str]| Client {
+        server_name,
+        alpn: protocols.iter().map(|name| name.as_bytes().to_vec()).collect(),
+        ..Client::new(library)
+    };
+    for (name, expected) in [
+        ("both.example", Some(&b"h2"[..])),
+        ("one.example", Some(b"http/1.1")),
+        ("none.example", None),
+    ] {
+        let client = client(name, &["http/1.1", "h2"]);
+        let (_, _, server) = session(&policy, client.connection());
+        assert_eq!(server.alpn_protocol(), expected, "{name}");
+        let mut scratch = [0; CLIENT_HELLO_BYTES_MAX];
+        let stream = client.hello();
+        let Scan::Complete(hello) = scan(&stream, &mut scratch) else { panic!("incomplete") };
+        assert_eq!(policy.preview(&hello, None), (Some(Version::Tls13), expected), "{name}");
+    }
+    let refused = admit(&policy, &client("one.example", &["h2"]).hello());
+    assert_eq!(refused.unwrap_err(), Refusal::NoSharedProtocol);
+}
+
+#[test]
+fn what_routes_ask_for_is_what_the_policy_of_the_certificate_lets_happen() {
+    let library = CryptoLibrary::AwsLc;
+    let policy = policy(library, vec![with_policy("new", &["www.example.com"], ONLY_NEW)]);
+    for (versions, expected) in [(ONLY_TLS12, None), (ONLY_TLS13, Some(Version::Tls13))] {
+        let stream = Client { versions, ..Client::new(library) }.hello();
+        let mut scratch = [0; CLIENT_HELLO_BYTES_MAX];
+        let Scan::Complete(hello) = scan(&stream, &mut scratch) else { panic!("incomplete") };
+        assert_eq!(policy.preview(&hello, None).0, expected);
+    }
+}
+
+#[test]
+fn a_session_of_an_older_version_does_not_outlive_a_policy_that_forbids_it() {
+    let library = CryptoLibrary::AwsLc;
+    let tickets = tickets::per_process(library).unwrap();
+    let policy = |policy| {
+        let certificates = vec![with_policy("a", &["www.example.com"], policy)];
+        let tickets = Arc::clone(&tickets);
+        Policy::new(PolicySettings::new(library, certificates, tickets)).unwrap()
+    };
+    let config = Client { versions: ONLY_TLS12, ..Client::new(library) }.config();
+    let before = policy("");
+    let connections = [(); 2].map(|()| session(&before, connect(&config, "www.example.com")).1);
+    assert_eq!(connections[1].handshake_kind(), Some(HandshakeKind::Resumed));
+    let hello = first_flight(&mut connect(&config, "www.example.com"));
+    assert_eq!(admit(&policy(ONLY_NEW), &hello).unwrap_err(), Refusal::NoSharedVersion);
+}
+
+#[test]
+fn policies_that_cannot_be_kept_are_explained() {
+    let library = CryptoLibrary::AwsLc;
+    let cipher_suites = vec!["ECDHE-ECDSA-AES128-GCM-SHA256".parse().unwrap()];
+    let certificates = vec![with_policy("/etc/a.pem", &["a.example"], ONLY_NEW)];
+    let settings_with = |certificates| settings(library, certificates);
+    let error = Policy::new(PolicySettings { cipher_suites, ..settings_with(certificates) });
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "/etc/a.policy: minimum_version: no cipher suite of the listener belongs to TLSv1.3 or \
+         newer; add one, such as TLS_AES_128_GCM_SHA256"
+    );
+    let certificates = |count: usize| -> Vec<_> {
+        let one = with_policy("a", &["a.example"], ONLY_NEW);
+        let numbered = |number: usize| {
+            let alpn = Some(vec![number.to_string().into_bytes()]);
+            let policy = Arc::new(CertificatePolicy { minimum_version: None, alpn });
+            LoadedCertificate { policy: Some(policy), ..one.clone() }
+        };
+        // Each twice: only what differs counts.
+        (0..count).chain(0..count).map(numbered).collect()
+    };
+    assert!(Policy::new(settings_with(certificates(POLICIES_MAX))).is_ok());
+    assert_eq!(
+        Policy::new(settings_with(certificates(POLICIES_MAX + 1))).unwrap_err().to_string(),
+        "the policy files of its certificates say 65 different things; at most 64 can be told \
+         apart"
+    );
 }
 
 #[test]
@@ -555,11 +785,24 @@ mod agreement {
                 ],
                 ..plain()
             },
+            PolicySettings { certificates: with_policies(library).into(), ..plain() },
             settings(library, only(library, KeyType::Rsa)),
             settings(library, only(library, KeyType::EcdsaP384)),
         ]
         .map(|settings| Policy::new(settings).unwrap())
         .into()
+    }
+
+    /// One for the address that the clients below connect to, and one that demands TLS 1.3
+    /// and HTTP/2.
+    fn with_policies(library: CryptoLibrary) -> Vec<LoadedCertificate> {
+        let own = "minimum_version = \"1.3\"\nalpn = [\"h2\"]";
+        let mut certificates = four_kinds(library);
+        certificates[1].policy = with_policy("", &["a.example"], own).policy;
+        let mut of_address = self_signed(&["192.0.2.1"], library).unwrap();
+        of_address.policy = with_policy("", &["a.example"], "alpn = [\"imap\"]").policy;
+        certificates.push(of_address);
+        certificates
     }
 
     static POLICIES: LazyLock<[Vec<Policy>; 2]> = LazyLock::new(|| LIBRARIES.map(policies));
@@ -602,6 +845,16 @@ mod agreement {
             })
     }
 
+    fn chosen<'a>(
+        policy: &'a Policy,
+        stream: &[u8],
+        destination: Option<IpAddr>,
+    ) -> Option<&'a LoadedCertificate> {
+        let mut scratch = [0; CLIENT_HELLO_BYTES_MAX];
+        let Scan::Complete(hello) = scan(stream, &mut scratch) else { return None };
+        policy.certificate(&hello, destination).ok()
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(500))]
 
@@ -622,11 +875,16 @@ mod agreement {
             let policy = which.get(&POLICIES[library]);
             let mut connection = client.connection();
             let hello = first_flight(&mut connection);
-            let admission = admit(policy, &hello);
+            let destination = "192.0.2.1".parse().ok();
+            let admission = admit_at(policy, &hello, destination);
+            let terms = match chosen(policy, &hello, destination) {
+                Some(certificate) => policy.doors.of(None).terms.of(certificate),
+                None => &policy.doors.of(None).terms.own,
+            };
             let config = match &admission {
                 Ok(admission) => Arc::clone(&admission.config),
-                // Without an admission the version is unknown: try both.
-                Err(_) => Arc::clone(&policy.doors.of(None).tls12),
+                // Without an admission the version is unknown: try both that the client offers.
+                Err(_) => Arc::clone(&terms.tls12),
             };
             let outcome = shake(&mut connection, config, hello);
             match admission {
@@ -643,9 +901,12 @@ mod agreement {
                 }
                 Err(refusal) => {
                     prop_assert!(outcome.is_err(), "{:?}, but rustls agreed", refusal);
+                    if client.versions == ONLY_TLS12 {
+                        return Ok(());
+                    }
                     let mut connection = client.connection();
                     let hello = first_flight(&mut connection);
-                    let outcome = shake(&mut connection, policy.tls13(), hello);
+                    let outcome = shake(&mut connection, Arc::clone(&terms.tls13), hello);
                     prop_assert!(outcome.is_err(), "{:?}, but rustls agreed", refusal);
                 }
             }
@@ -654,17 +915,21 @@ mod agreement {
 }
 
 #[test]
-fn what_has_not_expired_comes_before_what_has() {
+fn what_is_in_its_time_comes_before_what_has_expired_and_what_is_not_valid_yet() {
     let library = CryptoLibrary::AwsLc;
     let of = |source: &str, key_type, not_after| {
         let certificate = self_signed(&["www.example.com"], library).unwrap();
         LoadedCertificate { source: Path::new(source).into(), key_type, not_after, ..certificate }
     };
+    let early =
+        LoadedCertificate { not_before: i64::MAX - 1, ..of("early", KeyType::EcdsaP256, i64::MAX) };
     let expired = of("expired", KeyType::EcdsaP256, 1);
     let valid = of("valid", KeyType::Rsa, i64::MAX);
-    for (certificates, shown) in
-        [(vec![expired.clone(), valid], KeyKind::Rsa), (vec![expired], KeyKind::EllipticCurve)]
-    {
+    for (certificates, shown) in [
+        (vec![expired.clone(), valid.clone()], KeyKind::Rsa),
+        (vec![early, valid], KeyKind::Rsa),
+        (vec![expired], KeyKind::EllipticCurve),
+    ] {
         let policy = policy(library, certificates);
         let hello = Client::new(library).hello();
         let admission = admit(&policy, &hello).unwrap();

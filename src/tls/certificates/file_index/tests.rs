@@ -33,6 +33,7 @@ fn what_was_written_is_read_again() {
         let found = index.find(&certificate.source, *stamp, CryptoLibrary::AwsLc);
         let read = found.expect("known").certificate(
             certificate.source.clone(),
+            None,
             snapshot.library,
             &Arc::default(),
         );

@@ -1,6 +1,6 @@
 //! With real files, which are changed between loads.
 
-use std::fs;
+use std::{fs, slice};
 
 use tempfile::TempDir;
 
@@ -34,6 +34,13 @@ fn load(store: &mut Store, path: &Path, keys_max: usize) -> (Certificates, Vec<F
     let loaded = loading.finish();
     store.commit(loaded);
     (certificates, findings)
+}
+
+const ONLY_HTTP_2: &str = "alpn = [\"h2\"]";
+
+/// How many protocols a certificate's policy lists.
+fn protocols(certificate: &LoadedCertificate) -> Option<usize> {
+    certificate.policy.as_ref()?.alpn.as_ref().map(Vec::len)
 }
 
 fn names(certificates: &[Arc<LoadedCertificate>]) -> Vec<String> {
@@ -100,6 +107,38 @@ fn a_file_that_turns_bad_costs_nothing_that_works() {
         assert_eq!(findings, []);
         assert_ne!(leaf(&certificates[0]), before, "mended, and in use");
     }
+}
+
+#[test]
+fn a_policy_is_noticed_and_one_that_turns_bad_leaves_certificate_and_policy() {
+    let directory = TempDir::new().unwrap();
+    let path = write(directory.path(), "a.pem", "a.example");
+    let mut store = Store::default();
+    // No room in memory: what is in force can be read again all the same.
+    let mut policy = || {
+        let (certificates, findings) = load(&mut store, &path, 0);
+        (certificates[0].policy.clone(), leaf(&certificates[0]), findings)
+    };
+    let (none, before, _) = policy();
+    assert_eq!(none, None);
+    replace(directory.path(), "a.policy", "alpn = [\"h2\"]");
+    let (first, _, findings) = policy();
+    assert!(first.is_some());
+    assert_eq!(findings, []);
+    replace(directory.path(), "a.policy", "alpn = [h2]");
+    // Twice: it is said as long as it is so.
+    for _ in 0..2 {
+        let (kept, shown, findings) = policy();
+        assert_eq!((&kept, &shown), (&first, &before));
+        let [finding] = findings.as_slice() else { panic!("{findings:?}") };
+        assert_eq!(finding.severity, Severity::Warning);
+        assert!(finding.path.ends_with("a.policy"));
+        let kept = "; the certificate and the policy read before stay in use";
+        assert!(finding.message().ends_with(kept), "{finding}");
+    }
+    fs::remove_file(directory.path().join("a.policy")).unwrap();
+    let (none, _, findings) = policy();
+    assert_eq!((none, findings), (None, Vec::new()));
 }
 
 #[test]
@@ -225,6 +264,29 @@ fn a_key_that_is_said_to_have_changed_has_its_certificate_read() {
 }
 
 #[test]
+fn a_policy_that_is_said_to_have_come_changed_or_gone_is_followed() {
+    let directory = TempDir::new().unwrap();
+    let certificate = write(directory.path(), "a.pem", "a.example");
+    let policy = directory.path().join("a.policy");
+    for place in [directory.path(), certificate.as_path()] {
+        let mut store = Store::default();
+        let before = leaf(&load(&mut store, place, 10).0[0]);
+        let mut say = || {
+            let (certificates, findings) = load_changed(&mut store, place, slice::from_ref(&policy));
+            assert_eq!(findings, []);
+            assert_eq!(leaf(&certificates[0]), before);
+            protocols(&certificates[0])
+        };
+        replace(directory.path(), "a.policy", ONLY_HTTP_2);
+        assert_eq!(say(), Some(1));
+        replace(directory.path(), "a.policy", "alpn = []");
+        assert_eq!(say(), Some(0));
+        fs::remove_file(&policy).unwrap();
+        assert_eq!(say(), None);
+    }
+}
+
+#[test]
 fn a_file_that_is_said_to_have_changed_for_the_worse_costs_nothing_that_works() {
     let directory = TempDir::new().unwrap();
     write(directory.path(), "a.pem", "a.example");
@@ -265,6 +327,50 @@ fn what_the_index_knows_is_not_read_before_a_client_asks() {
     assert_eq!(resident, [false, true], "the one that had changed was read");
     assert!(certificates[0].signing.certified().is_some());
     assert!(later.index_if_outdated().is_some(), "it says something else now");
+}
+
+#[test]
+fn a_policy_that_came_changed_or_went_since_the_index_was_written_is_followed() {
+    let directory = TempDir::new().unwrap();
+    let files = ["kept", "new", "changed", "gone", "none"];
+    for file in files {
+        write(directory.path(), &format!("{file}.pem"), &format!("{file}.example"));
+    }
+    let set = |file: &str, text| replace(directory.path(), &format!("{file}.policy"), text);
+    for file in ["kept", "changed", "gone"] {
+        set(file, ONLY_HTTP_2);
+    }
+    let mut store = Store::default();
+    load(&mut store, directory.path(), 10);
+    let mut later = by_way_of_a_file(&mut store);
+    set("new", ONLY_HTTP_2);
+    set("changed", "alpn = []");
+    fs::remove_file(directory.path().join("gone.policy")).unwrap();
+    let (certificates, findings) = load(&mut later, directory.path(), 10);
+    assert_eq!(findings, []);
+    let of = |name: &str| {
+        let named = |one: &&Arc<LoadedCertificate>| one.source.ends_with(format!("{name}.pem"));
+        let found = certificates.iter().find(named).expect("loaded");
+        (protocols(found), found.signing.is_resident())
+    };
+    assert_eq!(of("kept"), (Some(1), false), "known from the index, with its policy");
+    assert_eq!(of("none"), (None, false));
+    assert_eq!(of("new"), (Some(1), true));
+    assert_eq!(of("changed"), (Some(0), true));
+    assert_eq!(of("gone"), (None, true));
+}
+
+#[test]
+fn a_policy_that_turned_bad_since_the_index_was_written_is_an_error() {
+    let directory = TempDir::new().unwrap();
+    write(directory.path(), "a.pem", "a.example");
+    let mut store = Store::default();
+    load(&mut store, directory.path(), 10);
+    let mut later = by_way_of_a_file(&mut store);
+    replace(directory.path(), "a.policy", "rubbish");
+    let (certificates, findings) = load(&mut later, directory.path(), 10);
+    assert!(certificates.is_empty(), "nobody may be shown it on other terms");
+    assert_eq!(findings[0].severity, Severity::Error);
 }
 
 #[test]
