@@ -138,7 +138,7 @@ impl CertificateIndex {
         &'a self,
         candidates: &'a Candidates,
     ) -> impl Iterator<Item = &'a LoadedCertificate> {
-        candidates.iter(&self.certificates)
+        at_places(candidates.0.iter(), &self.certificates)
     }
 }
 
@@ -161,12 +161,6 @@ impl<'a> Found<'a> {
         self.exact.or(self.wildcard).copied()
     }
 
-    /// The certificates that have the very name, by kind of key.
-    pub fn exact_certificates(self) -> impl Iterator<Item = &'a LoadedCertificate> {
-        let exact = self.exact.copied().unwrap_or_default();
-        exact.iter(self.certificates)
-    }
-
     /// Without those that have a wildcard in place of the first label.
     #[must_use]
     pub const fn exact(self) -> Self {
@@ -175,10 +169,8 @@ impl<'a> Found<'a> {
 
     /// The certificates for the name: exact before wildcard, then by kind of key.
     pub fn iter(self) -> impl Iterator<Item = &'a LoadedCertificate> {
-        [self.exact, self.wildcard]
-            .into_iter()
-            .flatten()
-            .flat_map(move |candidates| candidates.iter(self.certificates))
+        let places = places(self.exact).iter().chain(places(self.wildcard));
+        at_places(places, self.certificates)
     }
 }
 
@@ -207,16 +199,17 @@ impl Candidates {
         }
         contested
     }
+}
 
-    fn iter(
-        self,
-        certificates: &[Arc<LoadedCertificate>],
-    ) -> impl Iterator<Item = &LoadedCertificate> {
-        self.0
-            .into_iter()
-            .filter(|place| *place != Self::NONE)
-            .map(move |place| &*certificates[place as usize])
-    }
+fn places(candidates: Option<&Candidates>) -> &[u32] {
+    candidates.map_or(&[], |candidates| &candidates.0)
+}
+
+fn at_places<'a>(
+    places: impl Iterator<Item = &'a u32>,
+    certificates: &'a [Arc<LoadedCertificate>],
+) -> impl Iterator<Item = &'a LoadedCertificate> {
+    places.filter(|place| **place != Candidates::NONE).map(|place| &*certificates[*place as usize])
 }
 
 impl Default for Candidates {

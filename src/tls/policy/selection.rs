@@ -130,8 +130,9 @@ impl Selection {
     #[cold]
     fn binding<'a>(&self, found: Found<'a>, version: Version) -> Found<'a> {
         let demanding = |certificate| version < self.minimum_version_of(certificate);
-        match found.exact_certificates().any(demanding) {
-            true => found.exact(),
+        let exact = found.exact();
+        match exact.iter().any(demanding) {
+            true => exact,
             false => found,
         }
     }

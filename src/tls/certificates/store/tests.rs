@@ -272,7 +272,8 @@ fn a_policy_that_is_said_to_have_come_changed_or_gone_is_followed() {
         let mut store = Store::default();
         let before = leaf(&load(&mut store, place, 10).0[0]);
         let mut say = || {
-            let (certificates, findings) = load_changed(&mut store, place, slice::from_ref(&policy));
+            let (certificates, findings) =
+                load_changed(&mut store, place, slice::from_ref(&policy));
             assert_eq!(findings, []);
             assert_eq!(leaf(&certificates[0]), before);
             protocols(&certificates[0])
