@@ -89,9 +89,9 @@ fn the_outer_name_of_an_encrypted_client_hello_decides() {
     assert!(
         matches!(
             error,
-            Some(Error::PeerIncompatible(
-                PeerIncompatible::ServerRejectedEncryptedClientHello(None)
-            ))
+            Some(Error::PeerIncompatible(PeerIncompatible::ServerRejectedEncryptedClientHello(
+                None
+            )))
         ),
         "{error:?}"
     );
