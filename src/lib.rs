@@ -20,7 +20,7 @@
 //! | [`config`] | TOML to checked settings | [`tls`], [`routing`], [`upstream`], [`proxy_protocol`] names and types |
 //! | [`engine`] | the loop of one data core | the driver trait, [`handshake`], [`upstream`], [`routing`], [`proxy_protocol`], [`tls`] |
 //! | [`handshake`] | workers, queues, scheduling, shedding | [`tls`], threads |
-//! | [`upstream`] | pools and balancing; sans-I/O | [`proxy_protocol`] versions |
+//! | [`upstream`] | pools and balancing; sans-I/O | [`proxy_protocol`] versions, what [`tls`] negotiates with servers |
 //! | [`routing`] | which way a client goes, by its ClientHello; sans-I/O | [`tls`] ClientHello, versions and rules on client certificates |
 //! | [`proxy_protocol`] | who the client is, received and sent; sans-I/O | what a handshake negotiated |
 //! | [`tls`] | certificates, ClientHello, record layer; sans-I/O, no `unsafe` | rustls, ring, aws-lc-rs |

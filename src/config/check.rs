@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::routing::Action;
+
 use super::Settings;
 use super::finding::{Located, Place};
 use super::item::Section;
@@ -14,6 +16,7 @@ pub(super) fn check(report: &mut Report<'_>, settings: &Settings) {
     // With an error, a pool may be unused only because its name is misspelt.
     if !report.has_errors() {
         check_pools_used(report, settings);
+        check_passed_through(report, settings);
     }
 }
 
@@ -51,6 +54,24 @@ fn check_pools_used(report: &mut Report<'_>, settings: &Settings) {
             let message = format!("no listener uses the pool {:?}", pool.name.value);
             let help = "name it in a [[listener]], or take it out";
             report.warning(&pool.name.place, message, Some(help.into()));
+        }
+    }
+}
+
+/// What is passed through is the client's own TLS stream: it is not wrapped in another.
+fn check_passed_through(report: &mut Report<'_>, settings: &Settings) {
+    let routes = settings.listeners.iter().flat_map(|listener| &listener.routes);
+    let passed: HashSet<usize> = routes
+        .filter_map(|route| match route.action {
+            Action::Passthrough { pool } => Some(pool),
+            Action::Forward { .. } | Action::Reject => None,
+        })
+        .collect();
+    for (index, pool) in settings.pools.iter().enumerate() {
+        if let Some(tls) = pool.tls.as_ref().filter(|_| passed.contains(&index)) {
+            let message = format!("clients are passed through to the pool {:?}", pool.name.value);
+            let help = "their TLS ends at the server: give that route a pool without this table";
+            report.error(&tls.place, message, Some(help.into()));
         }
     }
 }

@@ -31,6 +31,7 @@ pub mod limits;
 pub mod listener;
 pub mod log;
 pub mod pool;
+mod pool_tls;
 mod report;
 mod resolve;
 mod route;
@@ -55,6 +56,7 @@ pub use limits::LimitSettings;
 pub use listener::ListenerSettings;
 pub use log::LogSettings;
 pub use pool::{BackendAddress, BackendSettings, BalanceSetting, PoolSettings};
+pub use pool_tls::PoolTlsSettings;
 pub use resolve::{resolve, resolve_with};
 pub use session::SessionSettings;
 pub use timeouts::TimeoutSettings;
@@ -194,7 +196,7 @@ fn read_document(report: &mut Report<'_>, document: &DeTable<'_>, path: &Path) -
     root.check_keys(report, &TABLES.map(|(name, _)| name));
 
     let tls = tls::read(report, &root, directory);
-    let pools = pool::read_all(report, &root, directory);
+    let pools = pool::read_all(report, &root, directory, tls.provider);
     let engine = engine::read(report, &root);
     let listeners = listener::read_all(report, &root, directory, &tls, &pools);
     Settings {

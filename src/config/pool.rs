@@ -5,14 +5,19 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
+use rustls_pki_types::ServerName;
+
 use crate::endpoint::Endpoint;
 use crate::proxy_protocol::ProxyProtocol;
+use crate::tls::CryptoLibrary;
+use crate::tls::to_servers::NameSource;
 use crate::upstream::pool::Ejection;
 use crate::upstream::status::Standing;
 use crate::upstream::{Backend, HashBy, Pool};
 
 use super::finding::Located;
 use super::item::{Item, Section};
+use super::pool_tls::{self, PoolTlsSettings};
 use super::report::Report;
 use super::values;
 
@@ -55,6 +60,8 @@ pub struct PoolSettings {
     /// the plaintext. `"v1"` tells the client's address, `"v2"` also ALPN, server name,
     /// TLS version and cipher suite. The servers must be configured to expect it.
     pub proxy_protocol: ProxyProtocol,
+    /// `[pool.tls]`, default absent: TLS towards the servers.
+    pub tls: Option<PoolTlsSettings>,
 }
 
 impl PoolSettings {
@@ -74,6 +81,7 @@ impl PoolSettings {
             slow_start: Duration::ZERO,
             ejection: None,
             proxy_protocol: ProxyProtocol::default(),
+            tls: None,
         }
     }
 }
@@ -154,6 +162,7 @@ pub(super) const KEYS: &[&str] = &[
     "eject_time",
     "eject_share_max",
     "proxy_protocol",
+    "tls",
 ];
 
 const BACKEND_KEYS: &[&str] = &["address", "weight", "backup", "connections_max"];
@@ -180,12 +189,13 @@ pub(super) fn read_all(
     report: &mut Report<'_>,
     root: &Section<'_>,
     directory: &Path,
+    provider: CryptoLibrary,
 ) -> Vec<PoolSettings> {
     let sections = root.sections(report, "pool", KEYS);
     super::check::table_count(report, root, "pool", &sections, PoolSettings::COUNT_MAX);
     let mut pools: Vec<PoolSettings> = Vec::new();
     for section in &sections {
-        let pool = read(report, section, directory);
+        let pool = read(report, section, directory, provider);
         let known = |other: &PoolSettings| other.name.value == pool.name.value;
         if !pool.name.value.is_empty() && pools.iter().any(known) {
             let message = format!("another pool is already called {:?}", pool.name.value);
@@ -196,7 +206,12 @@ pub(super) fn read_all(
     pools
 }
 
-fn read(report: &mut Report<'_>, section: &Section<'_>, directory: &Path) -> PoolSettings {
+fn read(
+    report: &mut Report<'_>,
+    section: &Section<'_>,
+    directory: &Path,
+    provider: CryptoLibrary,
+) -> PoolSettings {
     let connections_max = section.optional(report, "connections_max", read_connections_max);
     let backends = section.required(
         report,
@@ -212,7 +227,7 @@ fn read(report: &mut Report<'_>, section: &Section<'_>, directory: &Path) -> Poo
         let message = "has no effect: no backend of the pool has connections_max".into();
         report.warning(item.place(), message, Some("write connections_max too".into()));
     }
-    PoolSettings {
+    let pool = PoolSettings {
         name: section
             .required(report, "name", "write name = \"web\"", |item, report| {
                 name(report, item).map(|name| item.locate(name))
@@ -233,6 +248,38 @@ fn read(report: &mut Report<'_>, section: &Section<'_>, directory: &Path) -> Poo
             ProxyProtocol::default(),
             |item, report| item.choice(report, &PROXY_PROTOCOL),
         ),
+        tls: pool_tls::read(report, section, directory, provider),
+    };
+    check_server_names(report, &pool);
+    pool
+}
+
+/// Every server that TLS is spoken with needs a name.
+fn check_server_names(report: &mut Report<'_>, pool: &PoolSettings) {
+    let Some(tls) = &pool.tls else { return };
+    if matches!(tls.name, NameSource::Fixed(_)) {
+        return;
+    }
+    for backend in &pool.backends {
+        if backend.value.address.host().is_none() {
+            let message = "it has no name that its certificate could be for";
+            let help = "write server_name = \"app.internal\" in [pool.tls]";
+            report.error(&backend.place, message.into(), Some(help.into()));
+        }
+    }
+}
+
+impl BackendAddress {
+    /// What its certificate is to be for: the name as written, or the address; `None` for a
+    /// UNIX socket, and for a name that no certificate can be for.
+    pub fn host(&self) -> Option<ServerName<'static>> {
+        match self {
+            Self::Endpoint(Endpoint::Inet(address)) => {
+                Some(ServerName::IpAddress(address.ip().into()))
+            }
+            Self::Endpoint(Endpoint::Unix(_)) => None,
+            Self::Host { host, .. } => ServerName::try_from(host.clone()).ok(),
+        }
     }
 }
 

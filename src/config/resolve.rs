@@ -56,7 +56,8 @@ fn resolve_pool(
     for Located { value, place } in &pool.backends {
         let resolved = match &value.address {
             BackendAddress::Endpoint(endpoint) => {
-                vec![Backend::new(endpoint.clone(), engines)]
+                let host = value.address.host();
+                vec![Backend { host, ..Backend::new(endpoint.clone(), engines) }]
             }
             BackendAddress::Host { host, port } => match look_up(host, *port) {
                 Ok(addresses) if addresses.is_empty() => {
@@ -67,6 +68,7 @@ fn resolve_pool(
                     .into_iter()
                     .map(|address| Backend {
                         name: format!("{host}:{port} ({})", address.ip()),
+                        host: value.address.host(),
                         ..Backend::new(Endpoint::Inet(address), engines)
                     })
                     .collect(),

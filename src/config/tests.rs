@@ -14,6 +14,7 @@ use crate::switch::{Spin, Switch};
 use crate::tls::certificate_compression::Compression;
 use crate::tls::names::Group;
 use crate::tls::policy::UnknownServerName;
+use crate::tls::to_servers::NameSource;
 use crate::tls::{CryptoLibrary, Version};
 use crate::upstream::pool::Ejection;
 use crate::upstream::{HashBy, Pool};
@@ -409,6 +410,67 @@ fn the_example_shows_every_key() {
         let shown = named.get_ref().get(*key).is_some();
         assert!(shown, "listener.client_auth_for.{key} is not shown");
     }
+    let pool = document.get_ref().get("pool").unwrap().get_ref().get(0).unwrap();
+    let tls = pool.get_ref().get("tls").unwrap().get_ref();
+    for key in ["verify", "ca", "server_name", "certificate"] {
+        assert!(tls.get(key).is_some(), "pool.tls.{key} is not shown");
+    }
+}
+
+// ── TLS towards servers ─────────────────────────────────────────────────────────────
+
+fn pool_tls(text: &str) -> String {
+    format!("{MINIMAL}\n[pool.tls]\n{text}\n")
+}
+
+#[test]
+fn a_pool_speaks_tls_if_it_has_the_table() {
+    assert_eq!(settings(MINIMAL).pools[0].tls, None);
+    let tls = settings(&pool_tls("")).pools[0].tls.clone().unwrap();
+    assert!(tls.verify);
+    assert_eq!((tls.ca, tls.certificate, tls.name), (None, None, NameSource::Server));
+    let tls = settings(&pool_tls(
+        "ca = \"ca.pem\"\nserver_name = \"app.test\"\ncertificate = \"/own.pem\"\n\
+         minimum_version = \"1.3\"",
+    ));
+    let tls = tls.pools[0].tls.clone().unwrap();
+    assert_eq!(tls.ca.unwrap().value, Path::new("/etc/forebay/ca.pem"));
+    assert_eq!(tls.certificate.unwrap().value, Path::new("/own.pem"));
+    assert_eq!(tls.name, NameSource::Fixed("app.test".try_into().unwrap()));
+    assert_eq!(tls.policy.minimum_version, Version::Tls13);
+}
+
+#[test]
+fn tls_towards_servers_that_cannot_be_meant_is_refused() {
+    for (text, wanted) in [
+        ("verify = \"none\"", "dangerously_accept_anyone"),
+        ("verify = \"dangerously_accept_anyone\"\nca = \"a\"", "nothing is verified"),
+        ("server_name = \"a b\"", "is not a name that a server can have"),
+        ("server_name = \"a.test\"\nserver_name_from = \"client\"", "says it already"),
+        ("sni = \"a.test\"", "unknown key"),
+    ] {
+        let findings = parse(&pool_tls(text), Path::new("/etc/forebay/forebay.toml")).1;
+        let told: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
+        assert!(told.contains(wanted), "{text}: {told}");
+    }
+    let text = MINIMAL.replace("10.0.0.1:8080", "unix:/run/app.sock");
+    let told = told_exactly(&format!("{text}\n[pool.tls]\n"));
+    assert!(told.contains("write server_name ="), "{told}");
+}
+
+#[test]
+fn not_to_verify_servers_is_warned_of() {
+    let text = pool_tls("verify = \"dangerously_accept_anyone\"");
+    let (settings, findings) = parse(&text, Path::new("/etc/forebay/forebay.toml"));
+    assert!(settings.is_some() && findings.len() == 1, "{findings:?}");
+    assert!(findings[0].to_string().contains("whoever comes between"), "{findings:?}");
+}
+
+#[test]
+fn what_is_passed_through_is_not_wrapped_in_tls_again() {
+    let route = "[[listener.route]]\nsni = \"a.test\"\naction = \"passthrough\"\npool = \"web\"";
+    let told = told_exactly(&format!("{MINIMAL}\n[pool.tls]\n{route}\n"));
+    assert!(told.contains("a pool without this table"), "{told}");
 }
 
 // ── Routes ──────────────────────────────────────────────────────────────────────────

@@ -17,11 +17,16 @@ use tracing::{info, warn};
 use super::rate_limit::RateLimit;
 use super::shed_log::ShedLog;
 use crate::clock::Moment;
-use crate::engine::events::{Event, EventSource, HandshakeFailed, NoBackend};
+use crate::engine::events::{
+    Event, EventSource, HandshakeFailed, NoBackend, ServerHandshakeFailed,
+};
 use crate::handshake::FailureReason;
 
 /// Lines about clients without a backend that the process writes a second.
 const NO_BACKEND_LINES_PER_SECOND: u32 = 10;
+
+/// Lines about handshakes with servers that failed.
+const SERVER_HANDSHAKE_LINES_PER_SECOND: u32 = 10;
 
 /// How long a count of suppressed lines waits for a line to ride on.
 const SUMMARY_AFTER: Duration = Duration::from_secs(10);
@@ -34,6 +39,7 @@ pub struct EventLog {
     dropped_told: Vec<u64>,
     handshakes: Kind,
     backends: Kind,
+    servers: Kind,
     shed: ShedLog,
 }
 
@@ -53,6 +59,7 @@ impl EventLog {
             sources,
             handshakes: kind(failures_per_second),
             backends: kind(NO_BACKEND_LINES_PER_SECOND),
+            servers: kind(SERVER_HANDSHAKE_LINES_PER_SECOND),
             shed: ShedLog::default(),
         }
     }
@@ -77,6 +84,11 @@ impl EventLog {
                             log_no_backend(&event, suppressed);
                         }
                     }
+                    Some(Event::ServerHandshakeFailed(failed)) => {
+                        if let Some(suppressed) = self.servers.admit(now) {
+                            log_server_handshake_failed(&failed, suppressed);
+                        }
+                    }
                     Some(Event::Shed(shed)) => self.shed.add(shed),
                     None => break,
                 }
@@ -85,6 +97,9 @@ impl EventLog {
         self.shed.tell(now);
         if let Some(suppressed) = self.handshakes.summary(now) {
             info!(suppressed, "more handshakes failed than are logged one by one");
+        }
+        if let Some(suppressed) = self.servers.summary(now) {
+            warn!(suppressed, "more handshakes with servers failed than are logged one by one");
         }
         if let Some(suppressed) = self.backends.summary(now) {
             warn!(suppressed, "more clients found no backend than are logged one by one");
@@ -135,15 +150,28 @@ fn log_handshake_failed(failed: &HandshakeFailed, suppressed: u64) {
 }
 
 fn log_no_backend(event: &NoBackend, suppressed: u64) {
-    let NoBackend { peer, listener, pool, attempts, last_error } = event;
+    let NoBackend { peer, listener, pool, attempts, last_error, last_failure } = event;
     let peer = as_the_client_knows_it(*peer);
-    let last_error = match last_error {
-        Some(error) => error.to_string(),
-        None => "no attempt was made".to_owned(),
+    let last_error = match (last_error, last_failure) {
+        (Some(error), _) => error.to_string(),
+        (None, Some(reason)) => format!("TLS with it failed: {}", reason.label()),
+        (None, None) => "no attempt was made".to_owned(),
     };
     warn!(
         %peer, listener = &**listener, pool = &**pool, attempts, last_error, suppressed,
         "no backend could be connected: the client was closed"
+    );
+}
+
+fn log_server_handshake_failed(failed: &ServerHandshakeFailed, suppressed: u64) {
+    let ServerHandshakeFailed { pool, backend, reason, detail } = failed;
+    warn!(
+        pool = &**pool,
+        backend = backend.as_str(),
+        reason = reason.label(),
+        detail = detail.as_str(),
+        suppressed,
+        "handshake with a server failed: the next one is tried"
     );
 }
 
@@ -284,6 +312,7 @@ mod tests {
             pool: Arc::from("web"),
             attempts: 3,
             last_error: Some(Errno(111)),
+            last_failure: None,
         }));
         let mut log = log_of(source);
         let text = captured(|| log.drain(at_seconds(0)));

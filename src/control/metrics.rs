@@ -35,7 +35,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 use super::build;
 use crate::engine::metrics::{CIPHER_SUITES, EndReason, EngineMetrics, GROUPS, ShedCause};
 use crate::handshake::metrics::WorkerMetrics;
-use crate::handshake::{CostClass, FailureReason};
+use crate::handshake::{CostClass, FailureReason, ServerFailureReason};
 use crate::metrics::{HISTOGRAM_BUCKETS, Histogram};
 use crate::tls::certificates::LoadedCertificate;
 use crate::tls::tickets::uses::Refused;
@@ -438,6 +438,25 @@ impl Forebay {
         for (number, engine) in engines.iter().enumerate() {
             let number = number.to_string();
             for (reason, cell) in FailureReason::ALL.iter().zip(&engine.failures) {
+                let labels = [("engine", number.as_str()), ("reason", reason.label())];
+                family.count(&labels, cell.value())?;
+            }
+        }
+        let help = "Handshakes with servers that succeeded";
+        let mut family = print.family("server_handshakes", help, MetricType::Counter)?;
+        for (number, engine) in engines.iter().enumerate() {
+            let number = number.to_string();
+            for (resumed, cell) in ["false", "true"].into_iter().zip(&engine.server_handshakes) {
+                let labels = [("engine", number.as_str()), ("resumed", resumed)];
+                family.count(&labels, cell.value())?;
+            }
+        }
+        let help = "Handshakes with servers that failed, by reason";
+        let mut family = print.family("server_handshake_failures", help, MetricType::Counter)?;
+        for (number, engine) in engines.iter().enumerate() {
+            let number = number.to_string();
+            let cells = engine.server_handshake_failures.iter();
+            for (reason, cell) in ServerFailureReason::ALL.iter().zip(cells) {
                 let labels = [("engine", number.as_str()), ("reason", reason.label())];
                 family.count(&labels, cell.value())?;
             }

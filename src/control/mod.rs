@@ -18,6 +18,7 @@ pub mod limits;
 pub mod listeners;
 pub mod logging;
 pub mod metrics;
+pub mod pool_tls;
 pub mod prepare;
 pub mod rate_limit;
 pub mod reload;

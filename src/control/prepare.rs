@@ -15,6 +15,7 @@ use std::time::SystemTime;
 
 use super::client_gates::ClientFiles;
 use super::key_passphrases;
+use super::pool_tls;
 use super::served::ServedListener;
 use super::servers::KnownServers;
 use super::session_keys::{SessionKeys, Staged};
@@ -68,8 +69,8 @@ pub fn certificate_paths(settings: &Settings) -> impl Iterator<Item = &Path> {
         .map(|place| place.value.as_path())
 }
 
-/// The same, the file of the passphrases of their keys, and those that clients'
-/// certificates are held against: what is watched for changes.
+/// The same, the file of the passphrases of their keys, those that clients' certificates
+/// are held against, and what `[pool.tls]` names: what is watched for changes.
 pub fn certificate_places(settings: &Settings) -> impl Iterator<Item = &Path> {
     let passphrases = settings.tls.key_passphrase_file.iter();
     let of_clients = settings.listeners.iter().flat_map(|listener| {
@@ -78,7 +79,9 @@ pub fn certificate_places(settings: &Settings) -> impl Iterator<Item = &Path> {
             .chain(named)
             .flat_map(|auth| auth.authorities.iter().chain(&auth.revocation_lists))
     });
-    let others = passphrases.chain(of_clients).map(|place| place.value.as_path());
+    let to_servers = settings.pools.iter().filter_map(|pool| pool.tls.as_ref());
+    let to_servers = to_servers.flat_map(|tls| tls.ca.iter().chain(&tls.certificate));
+    let others = passphrases.chain(of_clients).chain(to_servers).map(|place| place.value.as_path());
     certificate_paths(settings).chain(others)
 }
 
@@ -197,6 +200,21 @@ impl Preparer {
             findings.extend(unresolved);
             Vec::new()
         });
+        for (pool, of_pool) in pools.iter_mut().zip(&settings.pools) {
+            let Some(tls) = &of_pool.tls else { continue };
+            let errors_before = errors(&findings);
+            let certificate = tls.certificate.as_ref();
+            let loaded = certificate.map(|path| load(settings, path, &mut loading, &mut findings));
+            if errors(&findings) > errors_before {
+                continue;
+            }
+            let loaded = loaded.unwrap_or_default();
+            shown.extend_from_slice(&loaded);
+            match pool_tls::build(settings, tls, loaded.first(), pool) {
+                Ok(built) => pool.tls = Some(built),
+                Err(finding) => findings.push(*finding),
+            }
+        }
         let served = settings.listeners.iter().zip(&policies).filter_map(|(listener, policy)| {
             let policy = Arc::clone(policy.as_ref()?);
             Some(ServedListener { name: listener.name.clone(), policy })

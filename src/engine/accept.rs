@@ -163,7 +163,10 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Whether a credit is free, the workers are not owed too much, and the rate of all
     /// handshakes allows one more.
     pub(super) fn may_begin_a_handshake(&self) -> bool {
-        !self.credits.is_empty() && !self.backlog.is_full() && self.pace.allows(self.now)
+        !self.credits.is_empty()
+            && !self.credit_is_for_a_server()
+            && !self.backlog.is_full()
+            && self.pace.allows(self.now)
     }
 
     /// When the rate of all handshakes lets the next one begin.

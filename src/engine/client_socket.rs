@@ -14,7 +14,7 @@ use crate::tls::record::{HEADER_BYTES, PLAINTEXT_BYTES_MAX, TRAILER_BYTES_MAX};
 
 /// Where a receive into a large buffer ends: behind four largest records, as most senders
 /// of bulk make them, so that no part of a fifth one has to be moved.
-const LARGE_RECEIVE_END: usize =
+pub(super) const LARGE_RECEIVE_END: usize =
     BUFFER_HEADROOM_BYTES + 4 * (PLAINTEXT_BYTES_MAX + HEADER_BYTES + TRAILER_BYTES_MAX);
 
 impl<D: Driver, H: HandshakeService> Engine<D, H> {

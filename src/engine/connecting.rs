@@ -43,6 +43,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let endpoint = &epoch.snapshot.pools[connection.pool].backends[server].endpoint;
         let pool = connection.pool;
         connection.tried.insert(server);
+        if epoch.snapshot.pools[pool].tls.is_some() && connection.server_tls.is_none() {
+            connection.server_tls = Some(Box::default());
+        }
         match self.driver.connect(endpoint, token) {
             Ok(socket) => {
                 epoch.balancers.borrow_mut()[pool].opened(server);
@@ -64,6 +67,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     }
 
     pub(super) fn connect_timed_out(&mut self, slot: u32) {
+        if self.server_handshake_timed_out(slot) {
+            return;
+        }
         let connection = &mut self.table[slot];
         connection.connect_timed_out = true;
         if let Some(upstream) = &connection.upstream {
@@ -76,12 +82,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     pub(super) fn upstream_connected(&mut self, slot: u32, result: Result<(), Errno>) {
         let connection = &mut self.table[slot];
         match result {
-            Ok(()) => {
-                self.metrics.upstream_connected.increment();
-                connection.count_of_server(|counts| counts.connected.increment());
-                connection.phase = Phase::Relaying;
-                self.begin_relay(slot);
-            }
+            Ok(()) if connection.server_tls.is_some() => self.begin_server_handshake(slot),
+            Ok(()) => self.server_stands(slot),
             Err(error) => {
                 let error =
                     if connection.connect_timed_out { Errno(libc::ETIMEDOUT) } else { error };
@@ -94,6 +96,15 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }
     }
 
+    /// The way to the server is open, for as long as the connection lasts.
+    pub(super) fn server_stands(&mut self, slot: u32) {
+        let connection = &mut self.table[slot];
+        self.metrics.upstream_connected.increment();
+        connection.count_of_server(|counts| counts.connected.increment());
+        connection.phase = Phase::Relaying;
+        self.begin_relay(slot);
+    }
+
     fn no_backend(&mut self, slot: u32) {
         let connection = &self.table[slot];
         if let Some(epoch) = &connection.epoch {
@@ -104,6 +115,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 pool: epoch.snapshot.pools[connection.pool].name.clone(),
                 attempts: connection.tried.count(),
                 last_error: connection.connect_error,
+                last_failure: connection.server_tls.as_ref().and_then(|tls| tls.failure),
             }));
         }
         self.fail_session(slot, AlertDescription::InternalError, EndReason::NoBackend);

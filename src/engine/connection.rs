@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::metrics::EndReason;
+use super::server_tls::ServerTls;
 use super::snapshot::Epoch;
 use super::sources::Source;
 use crate::clock::Moment;
@@ -33,7 +34,7 @@ pub(super) enum TimerClass {
     Handshake,
     /// Every server of the pool is full, and it waits for a place.
     ServerQueue,
-    /// The upstream connection is being made.
+    /// The upstream connection is being made, its handshake included.
     Connect,
     /// The PROXY header, or the client's session ticket, waits for the first data to leave
     /// with it.
@@ -59,8 +60,8 @@ pub(super) enum Phase {
     Parked,
     /// A credit is held: by the connection (`task`) or by a worker (`at_worker`).
     Handshaking,
-    /// The session is established, the upstream connection is being made, or is to be once a
-    /// server has a place (`TimerClass::ServerQueue`).
+    /// The session is established, the upstream connection is being made, its handshake
+    /// included, or is to be once a server has a place (`TimerClass::ServerQueue`).
     Connecting,
     /// Both connections stand.
     Relaying,
@@ -94,8 +95,13 @@ pub(super) enum UpstreamWrite {
     None,
     /// The PROXY header alone.
     Header,
-    /// Plaintext, with the PROXY header in front if it was due.
+    /// Part of a flight of the handshake with it, with the PROXY header in front of the
+    /// first.
+    Flight,
+    /// Data, with the PROXY header in front if it was due.
     Data,
+    /// close_notify: the write side is shut down after it.
+    CloseNotify,
 }
 
 /// Client to upstream server: ciphertext in, plaintext out, in one buffer.
@@ -226,11 +232,13 @@ pub(super) enum Through {
     BufferWait,
     /// Waiting for a place at a server of the pool.
     ServerQueue,
+    /// Waiting for a credit, for the handshake with the server.
+    CreditWait,
 }
 
 impl Through {
     /// How many link pairs a connection has.
-    pub(super) const COUNT: usize = 3;
+    pub(super) const COUNT: usize = 4;
 }
 
 /// How a socket is closed.
@@ -294,6 +302,8 @@ pub(super) struct Connection {
     pub sizer: RecordSizer,
     pub backend: Option<usize>,
     pub tried: Tried,
+    /// TLS with the server, if its pool wants that.
+    pub server_tls: Option<Box<ServerTls>>,
     /// Why the last upstream attempt failed.
     pub connect_error: Option<Errno>,
     pub inbound: Inbound,
@@ -337,6 +347,7 @@ impl Default for Connection {
             sizer: RecordSizer::default(),
             backend: None,
             tried: Tried::default(),
+            server_tls: None,
             connect_error: None,
             inbound: Inbound::default(),
             outbound: Outbound::default(),

@@ -77,6 +77,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             task.reset();
             self.credits.push(task);
         }
+        self.let_go_of_server(slot);
+        let connection = &self.table[slot];
         if connection.links[Through::BufferWait as usize].is_linked() {
             self.buffer_waiters.remove(&mut self.table, slot);
         }

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 use super::metrics::ShedCause;
 use crate::driver::Errno;
-use crate::handshake::FailureReason;
+use crate::handshake::{FailureReason, ServerFailureReason};
 use crate::metrics::Counter;
 use crate::tls::server_name::ServerName;
 
@@ -29,6 +29,8 @@ pub const EVENTS_WAITING_MAX: usize = 1_024;
 pub enum Event {
     /// A handshake did not succeed.
     HandshakeFailed(HandshakeFailed),
+    /// A handshake with a server did not succeed.
+    ServerHandshakeFailed(ServerHandshakeFailed),
     /// No backend of the pool could be connected, so the client was closed.
     NoBackend(NoBackend),
     /// Connections were shed.
@@ -50,6 +52,19 @@ pub struct HandshakeFailed {
     pub detail: String,
 }
 
+/// A handshake with a server that did not succeed.
+#[derive(Debug)]
+pub struct ServerHandshakeFailed {
+    /// The pool's name.
+    pub pool: Arc<str>,
+    /// What people call the server.
+    pub backend: String,
+    /// The class of the failure.
+    pub reason: ServerFailureReason,
+    /// The library's own words; empty if the reason says it all.
+    pub detail: String,
+}
+
 /// Every server of a pool was tried in vain.
 #[derive(Debug)]
 pub struct NoBackend {
@@ -63,6 +78,8 @@ pub struct NoBackend {
     pub attempts: usize,
     /// Why the last attempt failed; `None` if none was made.
     pub last_error: Option<Errno>,
+    /// Why the handshake failed with a server that was connected.
+    pub last_failure: Option<ServerFailureReason>,
 }
 
 /// Whose connections were shed.

@@ -22,9 +22,6 @@ use crate::tls::record::{HEADER_BYTES_MAX, RecordSizer, SMALL_STEP_IDLE_DEFAULT}
 use crate::tls::server_name::ServerName;
 use crate::tls::{Refusal, Version};
 
-/// A record's header (RFC 8446 section 5.1).
-const RECORD_HEADER_BYTES: usize = 5;
-
 /// A larger ticket would not fit in front of the first data, and leaves at once.
 const TICKET_BYTES_MAX: usize = BUFFER_HEADROOM_BYTES - HEADER_BYTES_MAX;
 
@@ -246,7 +243,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     fn submit_if_ready(&mut self, slot: u32) {
         let connection = &mut self.table[slot];
         let Some(task) = connection.task.as_ref() else { return };
-        if holds_a_record(&task.input) {
+        if task.holds_a_new_record() {
             self.submit(slot);
         } else {
             self.receive_from_client(slot);
@@ -265,6 +262,10 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     pub(super) fn handshake_result(&mut self, mut task: Box<Task>) {
         let slot = task.slot;
         self.backlog.settle(task.credit, &mut self.sources);
+        if task.to_server.is_some() || matches!(task.outcome, StepOutcome::TicketKept) {
+            self.server_step_done(task);
+            return;
+        }
         let connection = &mut self.table[slot];
         if connection.generation != task.generation || connection.at_worker != Some(task.credit) {
             // The connection ended while the worker had the task.
@@ -334,7 +335,11 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                     self.end(slot, EndReason::HandshakeFailed);
                 }
             }
-            StepOutcome::NeedsInput | StepOutcome::Pending | StepOutcome::Shed(_) => {
+            StepOutcome::NeedsInput
+            | StepOutcome::Pending
+            | StepOutcome::Shed(_)
+            | StepOutcome::ServerFailed(_)
+            | StepOutcome::TicketKept => {
                 task.output.clear();
                 self.table[slot].flight_sent_bytes = 0;
                 if self.table[slot].inbound.buffer.is_some() {
@@ -489,11 +494,4 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         self.count_shed(self.table[slot].source, name, cause);
         self.abort(slot, EndReason::Shed);
     }
-}
-
-/// Whether a whole record is at the start of `input`.
-fn holds_a_record(input: &[u8]) -> bool {
-    let [_, _, _, high, low, ..] = *input else { return false };
-    let length = usize::from(u16::from_be_bytes([high, low]));
-    input.len() >= RECORD_HEADER_BYTES + length
 }

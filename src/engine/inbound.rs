@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use super::connection::{Phase, UpstreamWrite};
 use super::metrics::EndReason;
+use super::server_records::append_opened;
 use super::{Engine, KIND_UPSTREAM, unsent};
 use crate::driver::{
     BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno, LARGE_BUFFER_BYTES, Readiness,
@@ -50,15 +51,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                     records += 1;
                     inbound.cipher.start += record_bytes;
                     let opened = start + plaintext.start..start + plaintext.end;
-                    if inbound.plain.is_empty() {
-                        inbound.plain = opened;
-                    } else {
-                        // Close the gap that header and tag left, so that one send
-                        // takes all.
-                        let length = opened.len();
-                        bytes.copy_within(opened, inbound.plain.end);
-                        inbound.plain.end += length;
-                    }
+                    inbound.plain = append_opened(bytes, inbound.plain.clone(), opened);
                 }
                 Ok(Opened::KeyUpdate { record_bytes, respond }) => {
                     inbound.cipher.start += record_bytes;
@@ -68,7 +61,12 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                     inbound.cipher.start += record_bytes;
                     connection.control_due.no_renegotiation = true;
                 }
-                Ok(Opened::Ignored { record_bytes }) => inbound.cipher.start += record_bytes,
+                // Session tickets come from servers only.
+                Ok(
+                    Opened::Ignored { record_bytes } | Opened::SessionTicket { record_bytes, .. },
+                ) => {
+                    inbound.cipher.start += record_bytes;
+                }
                 Ok(Opened::CloseNotify { record_bytes: _ }) => {
                     // What follows is to be ignored (RFC 8446 section 6.1).
                     inbound.cipher = 0..0;
@@ -124,10 +122,21 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.table[slot].header_due = false;
             self.left_with_data(slot);
         }
+        if self.table[slot].server_tls.is_some() {
+            match self.seal_to_server(slot, &buffer, range) {
+                Some(sealed) => range = sealed,
+                None => {
+                    // TLS 1.2 has no KeyUpdate: the key is used up.
+                    self.driver.release(buffer);
+                    self.abort(slot, EndReason::KeyLimit);
+                    return;
+                }
+            }
+        }
         self.send_to_upstream(slot, buffer, range, UpstreamWrite::Data);
     }
 
-    fn send_to_upstream(
+    pub(super) fn send_to_upstream(
         &mut self,
         slot: u32,
         buffer: Buffer,
@@ -172,7 +181,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     }
 
     /// Writes the PROXY header; returns its length.
-    fn proxy_header(&self, slot: u32, out: &mut [u8]) -> usize {
+    pub(super) fn proxy_header(&self, slot: u32, out: &mut [u8]) -> usize {
         let connection = &self.table[slot];
         let Some(epoch) = &connection.epoch else { return 0 };
         let pool = &epoch.snapshot.pools[connection.pool];
@@ -212,7 +221,12 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             return;
         }
         let cut_short = std::mem::take(&mut connection.inbound.cut_short);
-        if write == UpstreamWrite::Header {
+        if write == UpstreamWrite::Flight {
+            self.driver.release(buffer);
+            self.server_flight_sent(slot, result);
+            return;
+        }
+        if matches!(write, UpstreamWrite::Header | UpstreamWrite::CloseNotify) {
             self.driver.release(buffer);
         } else {
             connection.inbound.plain = 0..0;
@@ -329,6 +343,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             return;
         }
         connection.inbound.ended = true;
+        if let Some(tls) = &mut connection.server_tls {
+            tls.client_cut_short = true;
+        }
         self.forward(slot);
     }
 
@@ -347,6 +364,11 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.send_header_alone(slot);
             return;
         }
+        if self.server_close_notify_due(slot) {
+            self.send_server_close_notify(slot);
+            return;
+        }
+        let connection = &mut self.table[slot];
         connection.inbound.finished = true;
         if let Some(upstream) = &connection.upstream {
             self.driver.shutdown_write(upstream);

@@ -1,6 +1,6 @@
 //! What an engine counts. One writer: the engine's own thread.
 
-use crate::handshake::{CostClass, FailureReason, SessionFacts, ShedReason};
+use crate::handshake::{CostClass, FailureReason, ServerFailureReason, SessionFacts, ShedReason};
 use crate::metrics::{Counter, Gauge, Histogram};
 pub use crate::tls::names::{CIPHER_SUITES, GROUPS};
 
@@ -221,6 +221,12 @@ pub struct EngineMetrics {
     pub upstream_connected: Counter,
     /// Upstream connection attempts that failed.
     pub upstream_failed: Counter,
+    /// Handshakes with servers completed: full ones, and sessions resumed.
+    pub server_handshakes: [Counter; 2],
+    /// Handshakes with servers failed, by [`ServerFailureReason`].
+    pub server_handshake_failures: [Counter; ServerFailureReason::ALL.len()],
+    /// Servers that ended the stream without close_notify.
+    pub server_truncations: Counter,
     /// Upstream connections open now.
     pub upstream_connections: Gauge,
     /// Clients that waited for a place at a server.

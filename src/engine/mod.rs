@@ -15,6 +15,8 @@
 //!   server_queue.rs   clients that wait for a place at a server
 //!   inbound.rs        client to server: open records, send on, carry the end
 //!   outbound.rs       server to client: seal, send, control records, carry the end
+//!   server_tls.rs     TLS with the server: its handshake
+//!   server_records.rs the same: records to and from it
 //!   passing.rs        streams that are passed through as they are
 //!   refused.rs        sessions of clients that may not stay
 //!   relay.rs          what both directions share
@@ -48,6 +50,8 @@ mod proxied;
 mod refused;
 mod relay;
 mod server_queue;
+mod server_records;
+mod server_tls;
 mod shedding;
 mod sources;
 mod table;
@@ -228,6 +232,10 @@ pub struct Engine<D: Driver, H: HandshakeService> {
     table: Table,
     timers: Timers,
     buffer_waiters: List,
+    /// Who waits for a credit for the handshake with the server.
+    credit_waiters: List,
+    /// Credits that are out for handshakes with servers.
+    server_handshakes: usize,
     /// Boxed, since a task goes to the workers and back by pointer.
     #[allow(clippy::vec_box)]
     credits: Vec<Box<Task>>,
@@ -282,6 +290,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             table: Table::new(limits.connections),
             timers: Timers::new(),
             buffer_waiters: List::new(Through::BufferWait),
+            credit_waiters: List::new(Through::CreditWait),
+            server_handshakes: 0,
             credits: (0..limits.credits as u32)
                 .map(|credit| Box::new(Task::new(number, credit)))
                 .collect(),
@@ -346,6 +356,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             let Some((slot, class)) = self.timers.expired(&mut self.table, self.now) else { break };
             self.expire(slot, class);
         }
+        self.serve_credit_waiters();
         self.admit();
         self.report_shed();
         self.judge_urgency();
@@ -660,6 +671,7 @@ impl Connection {
             || !self.inbound.cipher.is_empty()
             || self.outbound.buffer.is_some()
             || self.outbound.ticket.is_some()
+            || self.server_tls.as_ref().is_some_and(|tls| tls.buffer.is_some())
             || self.client_write != connection::ClientWrite::None
             || self.upstream_write != connection::UpstreamWrite::None
     }

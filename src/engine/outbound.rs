@@ -35,6 +35,10 @@ const fn room_for_smallest_records(plain_bytes: usize) -> usize {
 
 impl<D: Driver, H: HandshakeService> Engine<D, H> {
     pub(super) fn receive_from_upstream(&mut self, slot: u32) {
+        if self.table[slot].server_tls.is_some() {
+            self.receive_from_tls_server(slot);
+            return;
+        }
         let token = self.token(slot, KIND_UPSTREAM);
         let connection = &mut self.table[slot];
         let Some(upstream) = &connection.upstream else { return };
@@ -66,8 +70,16 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         buffer: Option<Buffer>,
         more: bool,
     ) {
-        let outbound = &mut self.table[slot].outbound;
+        let connection = &mut self.table[slot];
+        let outbound = &mut connection.outbound;
         outbound.readiness = more.then_some(Readiness::Likely);
+        if connection.server_tls.is_some() {
+            match connection.phase {
+                Phase::Connecting => self.server_flight_received(slot, result, buffer),
+                _ => self.server_records_received(slot, result, buffer, more),
+            }
+            return;
+        }
         match (result, buffer) {
             (Ok(count @ 1..), Some(buffer)) => {
                 outbound.bulk = more && count >= PLAINTEXT_BYTES_MAX;
@@ -146,6 +158,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     }
 
     fn seal_and_send(&mut self, slot: u32) {
+        if self.table[slot].server_tls.is_some() && !self.part_from_remainder(slot) {
+            return;
+        }
         let connection = &mut self.table[slot];
         let Some(session) = connection.session.as_mut() else { return };
         let Some(buffer) = connection.outbound.buffer.take() else { return };

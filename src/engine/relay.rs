@@ -14,7 +14,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let Some(epoch) = &connection.epoch else { return };
         let snapshot = &epoch.snapshot;
         let pool = &snapshot.pools[connection.pool];
-        connection.header_due = pool.proxy_protocol != ProxyProtocol::None;
+        // With TLS it was sent in front of the handshake.
+        connection.header_due =
+            pool.proxy_protocol != ProxyProtocol::None && connection.server_tls.is_none();
         let waits = connection.awaits_first_data() && !snapshot.timeouts.first_data_wait.is_zero();
         if waits {
             self.timers.arm(&mut self.table, slot, TimerClass::FirstData, self.now);
@@ -52,6 +54,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         match self.table[slot].phase {
             Phase::Handshaking => self.continue_flight(slot),
             Phase::Connecting | Phase::Relaying => {
+                self.continue_server_flight(slot);
                 if self.table[slot].inbound.ended || self.table[slot].header_due {
                     self.forward_or_header(slot);
                 }

@@ -14,7 +14,9 @@
 //! |---|---|
 //! | `task` | the credit, its buffers, what comes of a step |
 //! | `step` | one step of one handshake: bytes in, flight out |
+//! | `to_server` | the same for a handshake with a server behind, as its client |
 //! | `failure` | why a handshake failed, in our terms |
+//! | `server_failure` | why one with a server did |
 //! | `scheduler` | which task runs next, which never will |
 //! | `workers` | threads that run steps for all engines |
 //! | `inline` | the same on the engine's own thread |
@@ -30,9 +32,11 @@ pub mod metrics;
 mod refusal;
 pub mod scheduler;
 pub mod step;
+pub mod to_server;
 pub mod workers;
 
 mod failure;
+mod server_failure;
 mod task;
 #[cfg(test)]
 mod test_support;
@@ -40,7 +44,9 @@ mod test_support;
 use std::time::Duration;
 
 pub use failure::{FailureReason, HandshakeFailure};
+pub use server_failure::{ServerFailure, ServerFailureReason};
 pub use task::{Established, SessionFacts, StepOutcome, Task};
+pub use to_server::ToServer;
 
 /// What a step will cost, known before any cryptography is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

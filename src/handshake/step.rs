@@ -22,14 +22,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::server::UnbufferedServerConnection;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus,
 };
-use rustls::{AlertDescription, Error, HandshakeKind};
+use rustls::{AlertDescription, CommonState, Error, ExtractedSecrets, HandshakeKind};
 
 use super::{
     CostClass, Established, FailureReason, HandshakeFailure, SessionFacts, StepOutcome, Task,
+    to_server,
 };
 use crate::tls::client_auth::{Client, Entrance, Gate};
 use crate::tls::record::{
@@ -44,8 +46,13 @@ use crate::tls::{CryptoLibrary, Refusal, Version, destination};
 /// [`Task::outcome`] what came of it. `library` will do the record cryptography.
 ///
 /// The first step takes [`Task::config`]; the configuration's key log must be
-/// [`secrets::CaptureSecrets`] and its secret extraction enabled.
+/// [`secrets::CaptureSecrets`] and its secret extraction enabled. With
+/// [`Task::to_server`] we are the client, and [`to_server`] takes the step.
 pub fn step(task: &mut Task, library: CryptoLibrary) {
+    if task.to_server.is_some() {
+        to_server::step(task, library);
+        return;
+    }
     task.outcome = match advance(task) {
         Ok(Progress::NeedsInput) => StepOutcome::NeedsInput,
         Ok(Progress::Done) => match establish(task, library) {
@@ -63,9 +70,74 @@ pub fn step(task: &mut Task, library: CryptoLibrary) {
 
 /// How far the handshake is, if it has not failed.
 #[derive(Debug, PartialEq, Eq)]
-enum Progress {
+pub(super) enum Progress {
     NeedsInput,
     Done,
+}
+
+/// Why [`drive`] stopped before the handshake was done.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// rustls gave up.
+    Tls {
+        /// Its reason.
+        error: rustls::Error,
+        /// Whether the version was negotiated, hence the ClientHello answered.
+        answered: bool,
+    },
+    /// The peer sent close_notify.
+    Closed,
+    /// Something on our side.
+    Internal(String),
+}
+
+impl From<Stop> for HandshakeFailure {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Tls { error, answered } => Self::classify(&error, answered),
+            Stop::Closed => Self {
+                reason: FailureReason::ClientGone,
+                detail: "the client sent close_notify during the handshake".into(),
+            },
+            Stop::Internal(detail) => Self::internal(detail),
+        }
+    }
+}
+
+/// What rustls' connections of either side have in common, for which it has no trait.
+pub(super) trait Unbuffered {
+    /// rustls' mark of the side.
+    type Data;
+
+    /// Shows rustls the bytes that have come.
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    /// What it tells of the connection.
+    fn common(&self) -> &CommonState;
+}
+
+impl Unbuffered for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(input)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+}
+
+impl Unbuffered for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(input)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
 }
 
 /// Feeds rustls until it needs bytes that have not arrived or the handshake is done.
@@ -85,7 +157,7 @@ fn advance(task: &mut Task) -> Result<Progress, HandshakeFailure> {
     let kind_before = connection.handshake_kind();
     let output_bytes_before = task.output.len();
     let mut window = Window::new(&mut task.input, task.fed_bytes);
-    let result = drive(connection, &mut window, &mut task.output);
+    let result = drive(connection, &mut window, &mut task.output).map_err(HandshakeFailure::from);
     task.fed_bytes = window.finish();
     // On every way out: what stays behind would be taken for the next client's.
     task.secrets = secrets::take().or(task.secrets.take());
@@ -116,17 +188,17 @@ fn advance(task: &mut Task) -> Result<Progress, HandshakeFailure> {
 }
 
 /// The loop around rustls.
-fn drive(
-    connection: &mut UnbufferedServerConnection,
+pub(super) fn drive<C: Unbuffered>(
+    connection: &mut C,
     window: &mut Window<'_>,
     output: &mut Vec<u8>,
-) -> Result<Progress, HandshakeFailure> {
+) -> Result<Progress, Stop> {
     let output_bytes_max = output.len() + Task::OUTPUT_BYTES_MAX;
     loop {
-        if !connection.is_handshaking() && !connection.wants_write() {
+        if !connection.common().is_handshaking() && !connection.common().wants_write() {
             return Ok(Progress::Done);
         }
-        let UnbufferedStatus { discard, state } = connection.process_tls_records(window.fed());
+        let UnbufferedStatus { discard, state } = connection.process(window.fed());
         let blocked = match state {
             Ok(ConnectionState::EncodeTlsData(mut chunk)) => {
                 encode(&mut chunk, output, output_bytes_max)?;
@@ -140,25 +212,22 @@ fn drive(
             // waits for the client's Finished.
             Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => true,
             Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
-                return Err(HandshakeFailure {
-                    reason: FailureReason::ClientGone,
-                    detail: "the client sent close_notify during the handshake".into(),
-                });
+                return Err(Stop::Closed);
             }
             Ok(state) => {
-                return Err(HandshakeFailure::internal(format!(
+                return Err(Stop::Internal(format!(
                     "unexpected state {state:?}: early data must not be enabled"
                 )));
             }
             Err(error) => {
-                let answered = connection.protocol_version().is_some();
-                let failure = HandshakeFailure::classify(&error, answered);
+                let answered = connection.common().protocol_version().is_some();
                 encode_alert(connection, output, output_bytes_max)?;
-                return Err(failure);
+                return Err(Stop::Tls { error, answered });
             }
         };
         window.discard(discard);
-        if blocked && !connection.wants_write() && connection.is_handshaking() && !window.extend() {
+        let common = connection.common();
+        if blocked && !common.wants_write() && common.is_handshaking() && !window.extend() {
             return Ok(Progress::NeedsInput);
         }
     }
@@ -168,13 +237,13 @@ fn drive(
 ///
 /// It is given no input: queued records are handed out before any input is looked at,
 /// and the handshake messages it may still remember are not in an empty slice.
-fn encode_alert(
-    connection: &mut UnbufferedServerConnection,
+fn encode_alert<C: Unbuffered>(
+    connection: &mut C,
     output: &mut Vec<u8>,
     output_bytes_max: usize,
-) -> Result<(), HandshakeFailure> {
-    while connection.wants_write() {
-        match connection.process_tls_records(&mut []).state {
+) -> Result<(), Stop> {
+    while connection.common().wants_write() {
+        match connection.process(&mut []).state {
             Ok(ConnectionState::EncodeTlsData(mut chunk)) => {
                 encode(&mut chunk, output, output_bytes_max)?;
             }
@@ -189,7 +258,7 @@ fn encode<Data>(
     chunk: &mut EncodeTlsData<'_, Data>,
     output: &mut Vec<u8>,
     output_bytes_max: usize,
-) -> Result<(), HandshakeFailure> {
+) -> Result<(), Stop> {
     // Asking with no room is how rustls tells the size.
     let required_bytes = match chunk.encode(&mut []) {
         Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => {
@@ -199,8 +268,8 @@ fn encode<Data>(
     };
     let start = output.len();
     if start + required_bytes > output_bytes_max {
-        return Err(HandshakeFailure::internal(format!(
-            "the server's flight is larger than {} bytes: shorten the certificate chain",
+        return Err(Stop::Internal(format!(
+            "our flight is larger than {} bytes: shorten the certificate chain",
             Task::OUTPUT_BYTES_MAX
         )));
     }
@@ -209,7 +278,7 @@ fn encode<Data>(
         Ok(written) => output.truncate(start + written),
         Err(error) => {
             output.truncate(start);
-            return Err(HandshakeFailure::internal(error.to_string()));
+            return Err(Stop::Internal(error.to_string()));
         }
     }
     Ok(())
@@ -243,15 +312,11 @@ fn establish(task: &mut Task, library: CryptoLibrary) -> Result<Established, Han
         }
         None => (None, None),
     };
-    let (receive_sequence, receive_keys) = extracted.rx;
-    let (send_sequence, send_keys) = extracted.tx;
-    let direction = |keys, sequence, secret| {
-        DirectionKeys::from_rustls(keys, sequence, facts.version, library, secret)
-    };
     let unusable = |error: KeysError| HandshakeFailure::internal(error.to_string());
-    let opener = direction(receive_keys, receive_sequence, client).and_then(Opener::new);
-    let sealer = direction(send_keys, send_sequence, server).and_then(Sealer::new);
-    let (opener, mut sealer) = (opener.map_err(unusable)?, sealer.map_err(unusable)?);
+    let (receive, send) =
+        directions(extracted, facts.version, library, client, server).map_err(unusable)?;
+    let opener = Opener::new(receive).map_err(unusable)?;
+    let mut sealer = Sealer::new(send).map_err(unusable)?;
     match admitted {
         Ok(client) => {
             let choice = task.choice.as_ref().zip(client.as_ref());
@@ -295,8 +360,22 @@ fn seal_alert(sealer: &mut Sealer, alert: AlertDescription, output: &mut Vec<u8>
     output.truncate(start + sealed_bytes);
 }
 
-fn session_facts(
-    connection: &UnbufferedServerConnection,
+/// The keys to receive and to send with, each with the secret of its direction.
+pub(super) fn directions(
+    extracted: ExtractedSecrets,
+    version: Version,
+    library: CryptoLibrary,
+    receive_secret: Option<&[u8]>,
+    send_secret: Option<&[u8]>,
+) -> Result<(DirectionKeys, DirectionKeys), KeysError> {
+    let direction = |(sequence, keys), secret| {
+        DirectionKeys::from_rustls(keys, sequence, version, library, secret)
+    };
+    Ok((direction(extracted.rx, receive_secret)?, direction(extracted.tx, send_secret)?))
+}
+
+pub(super) fn session_facts(
+    connection: &CommonState,
     server_name: Option<ServerName>,
 ) -> Result<SessionFacts, HandshakeFailure> {
     let version = match connection.protocol_version() {
@@ -324,7 +403,7 @@ fn session_facts(
 /// ```text
 ///   0 ── consumed ──── start ──── needed still ──── end ──── next record ─ … ── len
 /// ```
-struct Window<'a> {
+pub(super) struct Window<'a> {
     input: &'a mut Vec<u8>,
     /// Everything before was consumed.
     start: usize,
@@ -336,7 +415,7 @@ struct Window<'a> {
 
 impl<'a> Window<'a> {
     /// `fed_bytes` at the front were shown in an earlier step and are needed still.
-    fn new(input: &'a mut Vec<u8>, fed_bytes: usize) -> Self {
+    pub(super) fn new(input: &'a mut Vec<u8>, fed_bytes: usize) -> Self {
         let end = fed_bytes.min(input.len());
         Self { input, start: 0, end, shown: end }
     }
@@ -374,7 +453,7 @@ impl<'a> Window<'a> {
     }
 
     /// Removes what was consumed; returns how much at the front is needed still.
-    fn finish(self) -> usize {
+    pub(super) fn finish(self) -> usize {
         self.input.drain(..self.start);
         self.end - self.start
     }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use rustls::server::UnbufferedServerConnection;
 use zeroize::Zeroize as _;
 
-use super::{CostClass, HandshakeFailure, ShedReason};
+use super::{CostClass, HandshakeFailure, ServerFailure, ShedReason, ToServer};
 use crate::clock::Moment;
 use crate::tls::Version;
 use crate::tls::client_auth::{Client, Gate, OpenChoice};
-use crate::tls::record::{Opener, RECORD_BYTES_MAX, Sealer};
+use crate::tls::record::{HEADER_BYTES, Opener, RECORD_BYTES_MAX, Sealer};
 use crate::tls::secrets::TrafficSecrets;
 use crate::tls::server_name::ServerName;
 
@@ -37,6 +37,9 @@ pub struct Task {
     pub class: CostClass,
     /// The configuration to begin with; taken by the first step.
     pub config: Option<Arc<rustls::ServerConfig>>,
+    /// The handshake is one with a server behind, in which we are the client. It takes the
+    /// place of `config`, `server_name` and `state`.
+    pub to_server: Option<Box<ToServer>>,
     /// The name that the engine read from the ClientHello. The last step copies it into
     /// [`SessionFacts::server_name`]: rustls knows it too, but does not tell it on an
     /// unbuffered connection.
@@ -108,6 +111,7 @@ impl Task {
             deadline: Moment::default(),
             class: CostClass::EllipticCurve,
             config: None,
+            to_server: None,
             server_name: None,
             listener: 0,
             gate: None,
@@ -134,6 +138,7 @@ impl Task {
         self.deadline = Moment::default();
         self.class = CostClass::EllipticCurve;
         self.config = None;
+        self.to_server = None;
         self.server_name = None;
         self.listener = 0;
         self.gate = None;
@@ -155,6 +160,18 @@ impl Task {
     /// How many bytes the engine may still append to `input`.
     pub fn input_room_bytes(&self) -> usize {
         Self::INPUT_BYTES_MAX.saturating_sub(self.input.len())
+    }
+
+    /// Whether a whole record is there that no step has seen, or the header of one that is
+    /// none: another step would get further.
+    pub fn holds_a_new_record(&self) -> bool {
+        let unseen = self.input.get(self.fed_bytes..).unwrap_or_default();
+        let [content_type, major, _, high, low, ..] = *unseen else { return false };
+        // ChangeCipherSpec, alert, handshake and data, of any version of TLS. Whoever says
+        // something else may never send the body that its header seems to promise.
+        let is_tls = matches!(content_type, 20..=23) && major == 3;
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        !is_tls || unseen.len() >= HEADER_BYTES + length
     }
 }
 
@@ -197,6 +214,11 @@ pub enum StepOutcome {
     Established(Box<Established>),
     /// Send `output` (an alert, possibly empty), then close.
     Failed(HandshakeFailure),
+    /// The handshake with a server failed: send `output` (an alert, possibly empty), then
+    /// close.
+    ServerFailed(ServerFailure),
+    /// A session ticket of a server was put away; there is no connection to go on with.
+    TicketKept,
     /// Not run: close without spending anything on it.
     Shed(ShedReason),
 }

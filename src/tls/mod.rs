@@ -19,6 +19,7 @@ pub mod secrets;
 pub mod self_signed;
 pub mod server_name;
 pub mod tickets;
+pub mod to_servers;
 pub mod unverified;
 
 pub(crate) mod digits;

@@ -15,10 +15,13 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls_pki_types::ServerName;
+
 use super::maglev::{self, HashBy, Maglev};
 use super::status::ServerStatus;
 use crate::endpoint::Endpoint;
 use crate::proxy_protocol::ProxyProtocol;
+use crate::tls::to_servers::ToServers;
 
 /// Servers that are interchangeable. Immutable: a reload makes a new one.
 #[derive(Clone, Debug)]
@@ -38,6 +41,8 @@ pub struct Pool {
     pub ejection: Option<Ejection>,
     /// What the servers expect in front of the plaintext.
     pub proxy_protocol: ProxyProtocol,
+    /// What is negotiated with the servers; `None`: they get plaintext.
+    pub tls: Option<Arc<ToServers>>,
 }
 
 const _: () = assert!(Pool::BACKENDS_MAX <= maglev::SERVERS_MAX);
@@ -68,6 +73,7 @@ impl Pool {
             slow_start: Duration::ZERO,
             ejection: None,
             proxy_protocol: ProxyProtocol::default(),
+            tls: None,
         }
     }
 }
@@ -98,6 +104,8 @@ pub struct Backend {
     pub backup: bool,
     /// Connections of the whole process that it may have; `None` is no limit.
     pub connections_max: Option<u32>,
+    /// What its certificate is to be for, unless the pool says otherwise.
+    pub host: Option<ServerName<'static>>,
     /// What is known of it, in every configuration that has it.
     pub status: Arc<ServerStatus>,
 }
@@ -116,6 +124,7 @@ impl Backend {
             weight: 1,
             backup: false,
             connections_max: None,
+            host: None,
             status,
         }
     }

@@ -110,7 +110,7 @@ impl Client {
         self.stream.read_exact(&mut record[5..]).expect("a record");
         match self.opener.open(&mut record) {
             Ok(Opened::Data { plaintext, .. }) => Received::Data(record[plaintext].to_vec()),
-            Ok(Opened::Ignored { .. }) => Received::Warning,
+            Ok(Opened::Ignored { .. } | Opened::SessionTicket { .. }) => Received::Warning,
             Err(forebay::tls::record::RecordError::PeerAlert(alert)) => {
                 Received::Refusal(format!("{alert:?}"))
             }

@@ -1,5 +1,5 @@
-//! A backend: reads the PROXY protocol header to know whom it talks to, then says and
-//! hears what the conversation's plan has for it.
+//! A backend: reads the PROXY protocol header to know whom it talks to, shakes hands if it
+//! has TLS, then says and hears what the conversation's plan has for it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -7,19 +7,36 @@ use std::net::SocketAddr;
 use forebay::driver::simulator::{ConnectionId, Line, Next, Peer};
 
 use crate::conversation::{Doze, Ending, Registry, Shared};
+use crate::tls_backend::TlsBackend;
 
 pub(crate) struct Backend {
     connection: ConnectionId,
     registry: Registry,
     header: Vec<u8>,
+    /// Whom the header names.
+    client: Option<SocketAddr>,
+    tls: Option<TlsBackend>,
+    /// Whose it is, once a byte of it could come.
     conversation: Option<Shared>,
     doze: Doze,
 }
 
 impl Backend {
-    pub(crate) fn new(connection: ConnectionId, registry: Registry) -> Self {
+    pub(crate) fn new(
+        connection: ConnectionId,
+        registry: Registry,
+        tls: Option<TlsBackend>,
+    ) -> Self {
         registry.accept(connection);
-        Self { connection, registry, header: Vec::new(), conversation: None, doze: Doze::default() }
+        Self {
+            connection,
+            registry,
+            header: Vec::new(),
+            client: None,
+            tls,
+            conversation: None,
+            doze: Doze::default(),
+        }
     }
 
     /// Reads until would-block; how the stream ended, if it did.
@@ -28,8 +45,13 @@ impl Backend {
         let mut chunk = [0; 16 * 1024];
         for _ in 0..ROUNDS {
             match line.read(&mut chunk) {
+                Ok(0) if self.tls.is_some() => return Some(Ending::Truncated),
                 Ok(0) => return Some(Ending::Clean),
-                Ok(count) => self.heard(&chunk[..count]),
+                Ok(count) => {
+                    if let Some(ending) = self.take(&chunk[..count]) {
+                        return Some(ending);
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
                 Err(_) => return Some(Ending::Reset),
             }
@@ -37,28 +59,57 @@ impl Backend {
         None
     }
 
+    /// Takes the header off, and TLS; how the stream ended, if it did.
+    fn take(&mut self, bytes: &[u8]) -> Option<Ending> {
+        if self.client.is_some() {
+            return self.take_behind_header(bytes);
+        }
+        self.header.extend_from_slice(bytes);
+        let (client, length) = parse_header(&self.header)?;
+        self.client = Some(client);
+        let rest = self.header.split_off(length);
+        self.take_behind_header(&rest)
+    }
+
+    fn take_behind_header(&mut self, bytes: &[u8]) -> Option<Ending> {
+        let Some(mut tls) = self.tls.take() else {
+            self.identify();
+            self.heard(bytes);
+            return None;
+        };
+        let mut words = Vec::new();
+        let ending = tls.open(bytes, |heard| words.extend_from_slice(heard));
+        if !tls.is_handshaking() {
+            self.identify();
+        }
+        self.tls = Some(tls);
+        if !words.is_empty() {
+            self.heard(&words);
+        }
+        ending
+    }
+
+    /// From here on the client's own bytes may come.
+    fn identify(&mut self) {
+        let (None, Some(client)) = (&self.conversation, self.client) else { return };
+        let conversation = self.registry.identify(self.connection, client);
+        {
+            let mut conversation = conversation.borrow_mut();
+            assert!(
+                conversation.backend_connection.is_none(),
+                "conversation {} reached two backends",
+                conversation.plan.number
+            );
+            conversation.backend_connection = Some(self.connection);
+            conversation.backend.established = true;
+            conversation.over_tls = self.tls.is_some();
+        }
+        self.conversation = Some(conversation);
+    }
+
     fn heard(&mut self, bytes: &[u8]) {
         let Some(conversation) = &self.conversation else {
-            self.header.extend_from_slice(bytes);
-            if let Some((client, length)) = parse_header(&self.header) {
-                let conversation = self.registry.identify(self.connection, client);
-                {
-                    let mut conversation = conversation.borrow_mut();
-                    assert!(
-                        conversation.backend_connection.is_none(),
-                        "conversation {} reached two backends",
-                        conversation.plan.number
-                    );
-                    conversation.backend_connection = Some(self.connection);
-                    conversation.backend.established = true;
-                }
-                self.conversation = Some(conversation);
-                let rest = self.header.split_off(length);
-                if !rest.is_empty() {
-                    self.heard(&rest);
-                }
-            }
-            return;
+            panic!("data before the handshake is done")
         };
         let mut conversation = conversation.borrow_mut();
         let up = conversation.plan.up();
@@ -66,18 +117,26 @@ impl Backend {
         conversation.backend.heard_bytes += bytes.len();
     }
 
-    fn say(conversation: &Shared, line: &mut Line<'_>) {
+    fn say(conversation: &Shared, tls: &mut Option<TlsBackend>, line: &mut Line<'_>) {
         let mut conversation = conversation.borrow_mut();
         let conversation = &mut *conversation;
         let (plan, backend) = (&conversation.plan, &mut conversation.backend);
         while !backend.ended && !backend.cut_off {
+            match tls.as_mut().map(|tls| tls.flush(line)) {
+                None | Some(Ok(true)) => {}
+                Some(Ok(false)) => return,
+                Some(Err(_)) => return backend.cut_off = true,
+            }
             if backend.said_bytes == plan.down_bytes {
                 let other_ended = backend.ending.is_some();
-                if plan.backend.may_end(backend.heard_bytes, plan.up_bytes, other_ended) {
+                if !plan.backend.may_end(backend.heard_bytes, plan.up_bytes, other_ended) {
+                    return;
+                }
+                if tls.as_mut().is_none_or(TlsBackend::end) {
                     line.shutdown_write();
                     backend.ended = true;
                 }
-                return;
+                continue;
             }
             if !plan.backend.may_start(backend.heard_bytes, plan.up_bytes) {
                 return;
@@ -85,6 +144,10 @@ impl Backend {
             let most = plan.backend.chunk_max.min(plan.down_bytes - backend.said_bytes);
             let count = line.random().magnitude(1, most);
             let words = plan.down().bytes(backend.said_bytes, count);
+            if let Some(tls) = tls {
+                backend.said_bytes += tls.say(&words);
+                continue;
+            }
             match line.write(&words) {
                 Ok(count) => backend.said_bytes += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -108,16 +171,18 @@ impl Peer for Backend {
             .is_some_and(|conversation| conversation.borrow().backend.ending.is_some());
         let ending = if heard_all { None } else { self.hear(line) };
         let Some(conversation) = &self.conversation else {
+            // As far as it goes; an alert too.
+            let broken = self.tls.as_mut().is_some_and(|tls| tls.flush(line).is_err());
             // Nobody has said who the client is: this connection came to nothing.
-            return if ending.is_some() { Next::Close } else { Next::Wait };
+            return if ending.is_some() || broken { Next::Close } else { Next::Wait };
         };
         if let Some(ending) = ending {
             conversation.borrow_mut().backend.ending = Some(ending);
         }
-        if conversation.borrow().backend.ending == Some(Ending::Reset) {
+        if matches!(conversation.borrow().backend.ending, Some(Ending::Reset | Ending::Broken(_))) {
             return Next::Close;
         }
-        Self::say(conversation, line);
+        Self::say(conversation, &mut self.tls, line);
         let backend = &conversation.borrow().backend;
         if backend.ending.is_some() && (backend.ended || backend.cut_off) {
             Next::Close

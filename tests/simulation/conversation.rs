@@ -79,7 +79,7 @@ pub(crate) enum Offer {
 pub(crate) enum Ending {
     /// In order: close_notify for a client, the end of the stream for a backend.
     Clean,
-    /// A client saw the end of the stream without close_notify.
+    /// The end of the stream came without close_notify.
     Truncated,
     Reset,
     /// A client found the records unacceptable, or was sent a fatal alert.
@@ -112,6 +112,8 @@ pub(crate) struct Conversation {
     pub(crate) backend_connection: Option<ConnectionId>,
     pub(crate) client: Facts,
     pub(crate) backend: Facts,
+    /// The backend is spoken TLS with.
+    pub(crate) over_tls: bool,
 }
 
 pub(crate) type Shared = Rc<RefCell<Conversation>>;
@@ -146,6 +148,7 @@ impl Registry {
             backend_connection: None,
             client: Facts::default(),
             backend: Facts::default(),
+            over_tls: false,
         }));
         let other = self.by_client.borrow_mut().insert(client_address, Rc::clone(&conversation));
         assert!(other.is_none(), "two clients at {client_address}");

@@ -22,6 +22,7 @@ mod run;
 mod servers;
 mod setting;
 mod tls;
+mod tls_backend;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../support/tls_client.rs"]
 mod tls_client;

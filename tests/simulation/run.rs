@@ -12,6 +12,7 @@ use forebay::engine::events::event_queue;
 use forebay::engine::metrics::EngineMetrics;
 use forebay::engine::{CommandQueue, Engine, Outstanding, Progress, Ways};
 use ipnet::Ipv4Net;
+use rustls::ServerConfig;
 
 use crate::backend::Backend;
 use crate::client::{Client, Proxied, Stranger};
@@ -19,7 +20,8 @@ use crate::conversation::{Offer, Plan, Registry, Shared};
 use crate::delayed_service::DelayedService;
 use crate::servers::{Condition, Conditions};
 use crate::setting::{Setting, Step};
-use crate::tls::{ClientConfigs, client_configs};
+use crate::tls::{ClientConfigs, client_configs, server_config};
+use crate::tls_backend::TlsBackend;
 use crate::verdict;
 
 /// Turns after which an engine must be going in circles.
@@ -55,8 +57,9 @@ pub(crate) fn run(seed: u64, print: bool) -> Summary {
         .map(|number| world.listen(SocketAddr::from((Ipv4Addr::new(203, 0, 113, 1), 443 + number))))
         .collect();
     let conditions = setting.servers.conditions();
+    let tls = setting.tls_to_servers.then(|| server_config(setting.library));
     for place in 0..setting.servers.backends.len() {
-        serve(world, place, setting.refusals, &conditions, &registry);
+        serve(world, place, setting.refusals, tls.as_ref(), &conditions, &registry);
     }
     let configs = client_configs(setting.library);
     let conversations: Vec<_> = (0..setting.clients)
@@ -149,10 +152,12 @@ fn serve(
     world: &mut World,
     place: usize,
     refusals: Chance,
+    tls: Option<&Arc<ServerConfig>>,
     conditions: &Conditions,
     registry: &Registry,
 ) {
     let (registry, conditions) = (registry.clone(), Rc::clone(conditions));
+    let tls = tls.cloned();
     world.serve(endpoint(place), move |connection: ConnectionId, random: &mut Random| {
         match conditions[place].get() {
             Condition::Well => {}
@@ -165,7 +170,8 @@ fn serve(
                 _ => Answer::Refuse(Errno(libc::ECONNREFUSED)),
             };
         }
-        let backend = Box::new(Backend::new(connection, registry.clone()));
+        let backend =
+            Box::new(Backend::new(connection, registry.clone(), tls.as_ref().map(TlsBackend::new)));
         if random.below(4) == 0 {
             let after = random.duration(Duration::from_micros(100), Duration::from_millis(800));
             Answer::AcceptAfter(after, backend)

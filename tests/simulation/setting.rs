@@ -43,6 +43,8 @@ pub(crate) enum Focus {
 #[derive(Clone, Debug)]
 pub(crate) struct Setting {
     pub(crate) focus: Focus,
+    /// The servers are spoken TLS with.
+    pub(crate) tls_to_servers: bool,
     pub(crate) faults: Faults,
     pub(crate) buffers: usize,
     pub(crate) limits: Limits,
@@ -167,6 +169,7 @@ impl Setting {
                 random.duration(Duration::from_millis(1), seconds(10))
             },
             stops: anything && random.below(10) == 0,
+            tls_to_servers: random.below(3) == 0,
             focus,
         }
     }
@@ -195,6 +198,7 @@ impl Setting {
         ]
         .iter()
         .any(|chance| *chance != Chance::NEVER)
+            || self.tls_to_servers
             || !self.servers.incidents.is_empty()
     }
 
@@ -208,13 +212,18 @@ impl Setting {
             faults.connect_unanswered,
             faults.clock_jump,
         ];
-        !one_is_steady || connects_fail.iter().any(|chance| *chance != Chance::NEVER)
+        // What befalls a connection befalls the handshake on it too.
+        let handshakes_fail = self.tls_to_servers && self.focus != Focus::Calm;
+        handshakes_fail
+            || !one_is_steady
+            || connects_fail.iter().any(|chance| *chance != Chance::NEVER)
     }
 
     pub(crate) fn snapshot(&self, generation: u64, random: &mut Random) -> Arc<Snapshot> {
         // A reload may take backends away; connections to them live on.
         let kept = random.between(1, self.servers.backends.len());
-        let pool = Pool { proxy_protocol: self.proxy_protocol, ..self.servers.pool(kept) };
+        let tls = self.tls_to_servers.then(|| tls::to_servers(self.library, kept));
+        let pool = Pool { proxy_protocol: self.proxy_protocol, tls, ..self.servers.pool(kept) };
         let listeners = (0..self.listeners).map(|number| Listener {
             name: format!("listener-{number}").into(),
             policy: tls::policy(self.library),

@@ -4,13 +4,16 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use forebay::tls::certificates::{CertificateName, KeyType, LoadedCertificate, Signing};
+use forebay::tls::names::CipherSuite;
 use forebay::tls::policy::{Policy, PolicySettings};
-use forebay::tls::{CryptoLibrary, tickets};
+use forebay::tls::provider::default_groups;
+use forebay::tls::to_servers::{NameSource, ToServers, ToServersSettings};
+use forebay::tls::{CryptoLibrary, Version, tickets};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SerialNumber};
 use rustls::crypto::{aws_lc_rs, ring};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, SupportedProtocolVersion};
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::client::SERVER_NAME;
 use crate::tls_client;
@@ -48,13 +51,49 @@ pub(crate) fn policy(library: CryptoLibrary) -> Arc<Policy> {
     Arc::clone(&POLICIES[usize::from(library == CryptoLibrary::Ring)])
 }
 
+/// The certificate of everybody, and its key in PKCS #8.
+fn identity() -> (CertificateDer<'static>, Vec<u8>) {
+    static IDENTITY: LazyLock<(CertificateDer<'static>, Vec<u8>)> = LazyLock::new(|| {
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let mut parameters = CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
+        // Of one length, too.
+        parameters.serial_number = Some(SerialNumber::from(1));
+        let certificate = parameters.self_signed(&key).unwrap();
+        (certificate.der().clone(), key.serialize_der())
+    });
+    IDENTITY.clone()
+}
+
+/// What backends with TLS are made of. Fresh for every run, as are the sessions with them.
+pub(crate) fn server_config(library: CryptoLibrary) -> Arc<ServerConfig> {
+    let (certificate, key) = identity();
+    let config = ServerConfig::builder_with_provider(Arc::new(match library {
+        CryptoLibrary::AwsLc => aws_lc_rs::default_provider(),
+        CryptoLibrary::Ring => ring::default_provider(),
+    }));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let key = PrivatePkcs8KeyDer::from(key).into();
+    Arc::new(config.with_single_cert(vec![certificate], key).unwrap())
+}
+
+/// What is negotiated with so many backends.
+pub(crate) fn to_servers(library: CryptoLibrary, count: usize) -> Arc<ToServers> {
+    let settings = ToServersSettings {
+        library,
+        minimum_version: Version::Tls12,
+        cipher_suites: CipherSuite::DEFAULT_ORDER.to_vec(),
+        groups: default_groups(library).to_vec(),
+        roots: Some(vec![identity().0]),
+        certificate: None,
+        name: NameSource::Server,
+        hosts: vec![SERVER_NAME.try_into().ok(); count],
+    };
+    Arc::new(ToServers::new(settings).unwrap())
+}
+
 fn make_policy(library: CryptoLibrary) -> Arc<Policy> {
-    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-    let mut parameters = CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
-    // Of one length, too.
-    parameters.serial_number = Some(SerialNumber::from(1));
-    let certificate = parameters.self_signed(&key).unwrap();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let (certificate, key) = identity();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
     let signer = match library {
         CryptoLibrary::AwsLc => aws_lc_rs::sign::any_supported_type(&key),
         CryptoLibrary::Ring => ring::sign::any_supported_type(&key),
@@ -69,7 +108,7 @@ fn make_policy(library: CryptoLibrary) -> Arc<Policy> {
         staple_ends: None,
         policy: None,
         signing: Signing::in_memory(Arc::new(CertifiedKey::new(
-            vec![certificate.der().clone()],
+            vec![certificate],
             signer.unwrap(),
         ))),
     };

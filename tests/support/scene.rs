@@ -34,20 +34,21 @@ pub struct Scene {
 impl Scene {
     /// `rest` is more of the configuration.
     pub fn start(rest: &str) -> Self {
-        Self::with(&[], true, "", rest)
+        Self::with("", &[], true, "", rest)
     }
 
     /// The same with more keys for the pool.
     pub fn with_pool(pool: &str, rest: &str) -> Self {
-        Self::with(&[], true, pool, rest)
+        Self::with("", &[], true, pool, rest)
     }
 
     /// The same with more servers in the pool, before the test's own if that is in it.
     pub fn with_backends(others: &[&str], own: bool, rest: &str) -> Self {
-        Self::with(others, own, "", rest)
+        Self::with("", others, own, "", rest)
     }
 
-    fn with(others: &[&str], own: bool, pool: &str, rest: &str) -> Self {
+    /// The same with more keys for the listener and for the pool.
+    pub fn with(listener: &str, others: &[&str], own: bool, pool: &str, rest: &str) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let certificate = self_signed(directory.path(), "main.pem", Key::EcdsaP256, &["a.test"]);
         let (address, bystanders) = (free_address(), free_address());
@@ -56,8 +57,10 @@ impl Scene {
         if own {
             backends.push(&backend.address);
         }
+        let main = configuration(address, &[&certificate], &backends, pool, rest);
+        let main = main.replacen("[[listener]]", &format!("[[listener]]\n{listener}"), 1);
         let text = format!(
-            "{}\n\
+            "{main}\n\
              [[listener]]\n\
              name = \"bystander\"\n\
              address = \"{bystanders}\"\n\
@@ -69,7 +72,6 @@ impl Scene {
              [engine]\n\
              engines = 1\n\
              max_connections = 64\n",
-            configuration(address, &[&certificate], &backends, pool, rest),
             echo.address
         );
         let forebay = Forebay::start(directory.path(), &text);

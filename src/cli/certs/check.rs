@@ -13,14 +13,11 @@ use super::probe::Prober;
 use super::report::{NameReport, Report};
 use super::{files, servers};
 use crate::config::{self, Settings};
+use crate::control::pool_tls::SYSTEM_ROOTS;
 use crate::control::{key_passphrases, prepare};
 use crate::tls::CryptoLibrary;
 use crate::tls::certificates::examination::{Examination, Roots, Standard};
 use crate::tls::certificates::{Passphrases, unix_now};
-
-/// Where distributions keep the authorities that the machine trusts.
-const SYSTEM_ROOTS: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 #[derive(Debug, clap::Args)]
 #[command(

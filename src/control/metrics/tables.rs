@@ -92,6 +92,11 @@ pub(super) const ENGINE_COUNTERS: &[Family<EngineMetrics, Counter>] = &[
     ("upstream_failed", "Upstream connection attempts that failed", |engine| {
         &engine.upstream_failed
     }),
+    (
+        "server_truncations",
+        "Servers spoken TLS with that ended the stream without close_notify",
+        |engine| &engine.server_truncations,
+    ),
     ("server_queued", "Clients that waited for a place at a server of their pool", |engine| {
         &engine.server_queued
     }),

@@ -256,6 +256,9 @@ fn every_cell_of_an_engine_is_on_the_page() {
         records_opened,
         records_sealed,
         truncations,
+        server_handshakes,
+        server_handshake_failures,
+        server_truncations,
         upstream_connected,
         upstream_failed,
         upstream_connections,
@@ -278,6 +281,7 @@ fn every_cell_of_an_engine_is_on_the_page() {
         records_opened,
         records_sealed,
         truncations,
+        server_truncations,
         upstream_connected,
         upstream_failed,
         server_queued,
@@ -289,6 +293,7 @@ fn every_cell_of_an_engine_is_on_the_page() {
     ] {
         marks.counter(cell);
     }
+    let failures = failures.iter().chain(server_handshakes).chain(server_handshake_failures);
     for cell in
         ended.iter().chain(shed).chain(failures).chain(shed_queue_full).chain(client_certificates)
     {

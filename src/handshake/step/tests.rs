@@ -580,7 +580,10 @@ fn is_decided_or_waits(task: &Task) -> bool {
             task.state.is_none() && failure.reason != FailureReason::Internal
         }
         StepOutcome::Established(_) => task.state.is_none(),
-        StepOutcome::Pending | StepOutcome::Shed(_) => false,
+        StepOutcome::Pending
+        | StepOutcome::ServerFailed(_)
+        | StepOutcome::TicketKept
+        | StepOutcome::Shed(_) => false,
     }
 }
 

@@ -68,6 +68,13 @@ pub const KEY_UPDATES_MAX: u8 = 32;
 /// 4, as in BoringSSL and rustls: a closing TLS 1.3 peer sends one `user_canceled`.
 pub const WARNING_ALERTS_MAX: u8 = 4;
 
+/// Session tickets of a server without application data between: servers send two to four.
+pub const SESSION_TICKETS_MAX: u8 = 16;
+
+/// The longest NewSessionTicket (RFC 8446 section 4.6.1): lifetime and age, a nonce, a
+/// ticket and extensions of the greatest lengths.
+pub const SESSION_TICKET_BYTES_MAX: u32 = 4 + 4 + 256 + 2 + 0xffff + 2 + 0xfffe;
+
 /// TLS 1.2 renegotiations that a connection refuses politely before it ends.
 ///
 /// 1, as in rustls: a client that was told `no_renegotiation` knows.

@@ -40,8 +40,8 @@ pub use self::keys::{DirectionKeys, KeysError};
 pub use self::limits::{
     AES_GCM_RECORDS_MAX, CIPHERTEXT_BYTES_MAX, CONTROL_RECORD_BYTES_MAX, CONTROL_RECORDS_RESERVED,
     EMPTY_RECORDS_MAX, HEADER_BYTES, HEADER_BYTES_MAX, KEY_UPDATE_AFTER_RECORDS, KEY_UPDATES_MAX,
-    PLAINTEXT_BYTES_MAX, RECORD_BYTES_MAX, RENEGOTIATIONS_MAX, TRAILER_BYTES_MAX,
-    WARNING_ALERTS_MAX,
+    PLAINTEXT_BYTES_MAX, RECORD_BYTES_MAX, RENEGOTIATIONS_MAX, SESSION_TICKET_BYTES_MAX,
+    SESSION_TICKETS_MAX, TRAILER_BYTES_MAX, WARNING_ALERTS_MAX,
 };
 pub use self::opener::{Opened, Opener, RecordError};
 pub use self::sealer::{SealError, Sealer};
@@ -62,6 +62,8 @@ mod content_type {
 /// The types of handshake messages that mean something after the handshake (RFC 8446
 /// section 4, RFC 5246 section 7.4).
 mod handshake_type {
+    pub(super) const HELLO_REQUEST: u8 = 0;
     pub(super) const CLIENT_HELLO: u8 = 1;
+    pub(super) const NEW_SESSION_TICKET: u8 = 4;
     pub(super) const KEY_UPDATE: u8 = 24;
 }

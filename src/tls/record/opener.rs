@@ -6,20 +6,24 @@ use super::AlertDescription;
 use super::alert::{ALERT_BYTES, FATAL, WARNING};
 use super::content_type::{ALERT, APPLICATION_DATA, HANDSHAKE};
 use super::direction::{Direction, SequenceEnd, additional_data_tls12};
-use super::handshake_type::{CLIENT_HELLO, KEY_UPDATE};
+use super::handshake_type::{CLIENT_HELLO, HELLO_REQUEST, KEY_UPDATE, NEW_SESSION_TICKET};
 use super::keys::{DirectionKeys, KeysError};
 use super::limits::{
     CIPHERTEXT_BYTES_MAX, EMPTY_RECORDS_MAX, EXPLICIT_NONCE_BYTES, HEADER_BYTES, INNER_TYPE_BYTES,
-    KEY_UPDATES_MAX, PLAINTEXT_BYTES_MAX, RENEGOTIATIONS_MAX, WARNING_ALERTS_MAX,
+    KEY_UPDATES_MAX, PLAINTEXT_BYTES_MAX, RENEGOTIATIONS_MAX, SESSION_TICKET_BYTES_MAX,
+    SESSION_TICKETS_MAX, WARNING_ALERTS_MAX,
 };
 use crate::tls::Version;
 use crate::tls::aead::TAG_BYTES;
 
-/// Opens records from the client, one after the other.
+/// Opens records from the client, or from a server, one after the other.
 #[derive(Debug)]
 pub struct Opener {
     direction: Direction,
     state: State,
+    /// The peer is a server.
+    is_server: bool,
+    server: ServerMessages,
     /// Bytes of a TLS 1.3 KeyUpdate that came in earlier records: 0 to 4.
     key_update_bytes: u8,
     // What came since the last byte of application data. All bounded by small limits.
@@ -28,6 +32,18 @@ pub struct Opener {
     warning_alerts: u8,
     /// Since the handshake.
     renegotiations: u8,
+}
+
+/// What a server may send besides: the part of a NewSessionTicket that is missing yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct ServerMessages {
+    /// Bytes of the body that have yet to come; in the middle of the header the length in
+    /// it, as far as that came.
+    body_left: u32,
+    /// Bytes of the message's header that came: 0 to 3.
+    header_bytes: u8,
+    /// Tickets since the last byte of application data.
+    tickets: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +85,16 @@ pub enum Opened {
         /// Bytes of the record.
         record_bytes: usize,
     },
-    /// Nothing to act on: a warning alert, or a KeyUpdate that goes on in the next record.
+    /// TLS 1.3, from a server: a session ticket that is whole in this record, the last one
+    /// if there are several.
+    SessionTicket {
+        /// Where in the bytes the body of the NewSessionTicket lies (RFC 8446 section
+        /// 4.6.1).
+        body: Range<usize>,
+        /// Bytes of the record.
+        record_bytes: usize,
+    },
+    /// Nothing to act on: a warning alert, or a message that goes on in the next record.
     Ignored {
         /// Bytes of the record.
         record_bytes: usize,
@@ -103,7 +128,7 @@ pub enum RecordError {
     /// An alert or handshake record with nothing in it.
     #[error("an empty record of content type {0}")]
     EmptyFragment(u8),
-    /// A handshake message that a server must not get after the handshake.
+    /// A handshake message that has no business after the handshake.
     #[error("unexpected handshake message of type {0} after the handshake")]
     UnexpectedHandshake(u8),
     /// TLS 1.2: a ClientHello that is not one record.
@@ -136,8 +161,14 @@ pub enum RecordError {
     /// More than [`WARNING_ALERTS_MAX`].
     #[error("more than {WARNING_ALERTS_MAX} warning alerts without data")]
     TooManyWarningAlerts,
+    /// More than [`SESSION_TICKETS_MAX`].
+    #[error("more than {SESSION_TICKETS_MAX} session tickets without data")]
+    TooManySessionTickets,
+    /// Longer than a NewSessionTicket can be.
+    #[error("a session ticket of {0} bytes")]
+    SessionTicketTooLong(u32),
     /// More than [`RENEGOTIATIONS_MAX`].
-    #[error("the client insists on renegotiation")]
+    #[error("the peer insists on renegotiation")]
     TooManyRenegotiations,
     /// The peer ended the connection with a fatal alert.
     #[error("the peer sent the alert {0:?}")]
@@ -172,9 +203,12 @@ impl RecordError {
             | Self::TooManyEmptyRecords
             | Self::TooManyKeyUpdates
             | Self::TooManyWarningAlerts
+            | Self::TooManySessionTickets
             | Self::TooManyRenegotiations => AlertDescription::UnexpectedMessage,
             // RFC 8446 section 6.2: decode_error for a length that is incorrect.
-            Self::KeyUpdateMalformed | Self::AlertMalformed(_) => AlertDescription::DecodeError,
+            Self::KeyUpdateMalformed | Self::AlertMalformed(_) | Self::SessionTicketTooLong(_) => {
+                AlertDescription::DecodeError
+            }
             // RFC 8446 section 4.6.3.
             Self::KeyUpdateRequest(_) | Self::AlertLevel(_) => AlertDescription::IllegalParameter,
             Self::SequenceEnd => AlertDescription::InternalError,
@@ -190,7 +224,7 @@ impl From<SequenceEnd> for RecordError {
 }
 
 impl Opener {
-    /// An opener for the records to come.
+    /// An opener for the records of a client.
     ///
     /// # Errors
     /// The keys do not fit together.
@@ -200,12 +234,22 @@ impl Opener {
         Ok(Self {
             direction: Direction::new(keys)?,
             state,
+            is_server: false,
+            server: ServerMessages::default(),
             key_update_bytes,
             empty_records: 0,
             key_updates: 0,
             warning_alerts: 0,
             renegotiations: 0,
         })
+    }
+
+    /// An opener for the records of a server, which may send session tickets too.
+    ///
+    /// # Errors
+    /// The keys do not fit together.
+    pub fn from_server(keys: DirectionKeys) -> Result<Self, KeysError> {
+        Ok(Self { is_server: true, ..Self::new(keys)? })
     }
 
     /// Opens the first record in `bytes`, ciphertext that starts at a record header, in
@@ -239,8 +283,8 @@ impl Opener {
         self.direction.version()
     }
 
-    /// The opener as plain data, from which another process can carry on. Of the flood
-    /// counters nothing is kept: they start anew.
+    /// The opener of a client's records as plain data, from which another process can carry
+    /// on. Of the flood counters nothing is kept: they start anew.
     pub fn export(&self) -> DirectionKeys {
         DirectionKeys {
             key_update_bytes: self.key_update_bytes,
@@ -348,7 +392,7 @@ impl Opener {
         let record_bytes = record.len();
         // "If a handshake message is split over two or more records, there MUST NOT be
         // any other records between them" (RFC 8446 section 5.1).
-        if self.key_update_bytes > 0 && content_type != HANDSHAKE {
+        if self.is_mid_message() && content_type != HANDSHAKE {
             return Err(RecordError::Interleaved(content_type));
         }
         if content_type == APPLICATION_DATA {
@@ -359,9 +403,11 @@ impl Opener {
                 self.empty_records = 0;
                 self.key_updates = 0;
                 self.warning_alerts = 0;
+                self.server.tickets = 0;
             }
             return Ok(Opened::Data { plaintext: content, record_bytes });
         }
+        let place = content.start;
         let content = &record[content];
         match (content_type, self.version()) {
             // Only application data may be empty (RFC 8446 section 5.4, RFC 5246 section
@@ -370,10 +416,22 @@ impl Opener {
                 Err(RecordError::EmptyFragment(content_type))
             }
             (ALERT, _) => self.alert(content, record_bytes),
+            (HANDSHAKE, Version::Tls13) if self.is_server => {
+                self.server_messages(content, place, record_bytes)
+            }
             (HANDSHAKE, Version::Tls13) => self.key_update(content, record_bytes),
+            (HANDSHAKE, Version::Tls12) if self.is_server => {
+                self.hello_request(content, record_bytes)
+            }
             (HANDSHAKE, Version::Tls12) => self.renegotiation(content, record_bytes),
             (other, _) => Err(RecordError::UnexpectedContentType(other)),
         }
+    }
+
+    /// Whether a handshake message goes on in the next record.
+    fn is_mid_message(&self) -> bool {
+        let in_ticket = self.server.header_bytes > 0 || self.server.body_left > 0;
+        self.key_update_bytes > 0 || in_ticket
     }
 
     #[cold]
@@ -437,6 +495,77 @@ impl Opener {
                 }
             }
         }
+        Ok(Opened::Ignored { record_bytes })
+    }
+
+    /// Takes the next bytes of what a server may send after the handshake of TLS 1.3: any
+    /// number of NewSessionTickets, then perhaps a KeyUpdate (RFC 8446 section 4.6). We do
+    /// not offer to authenticate then, so that it may ask for no certificate.
+    ///
+    /// A ticket that is split over records is skipped: to resume is a courtesy which is not
+    /// worth a reassembly. `place` is where in the record the content begins.
+    #[cold]
+    fn server_messages(
+        &mut self,
+        content: &[u8],
+        place: usize,
+        record_bytes: usize,
+    ) -> Result<Opened, RecordError> {
+        let mut messages = self.server;
+        let mut whole = None;
+        let mut at = 0;
+        while let Some(&next) = content.get(at) {
+            if messages.header_bytes == 0 && messages.body_left > 0 {
+                let skipped = (content.len() - at).min(messages.body_left as usize);
+                messages.body_left -= skipped as u32;
+                at += skipped;
+                continue;
+            }
+            if messages.header_bytes == 0 {
+                if self.key_update_bytes > 0 || next != NEW_SESSION_TICKET {
+                    self.server = messages;
+                    return self.key_update(&content[at..], record_bytes);
+                }
+            } else {
+                messages.body_left = messages.body_left << 8 | u32::from(next);
+            }
+            messages.header_bytes += 1;
+            at += 1;
+            if messages.header_bytes == 4 {
+                messages.header_bytes = 0;
+                if messages.body_left > SESSION_TICKET_BYTES_MAX {
+                    return Err(RecordError::SessionTicketTooLong(messages.body_left));
+                }
+                count(&mut messages.tickets, SESSION_TICKETS_MAX)
+                    .ok_or(RecordError::TooManySessionTickets)?;
+                // A header that began in an earlier record has fewer than 4 bytes here.
+                let end = at + messages.body_left as usize;
+                if at >= 4 && end <= content.len() {
+                    whole = Some(place + at..place + end);
+                }
+            }
+        }
+        self.server = messages;
+        Ok(match whole {
+            Some(body) => Opened::SessionTicket { body, record_bytes },
+            None => Opened::Ignored { record_bytes },
+        })
+    }
+
+    /// A handshake message of a server in a TLS 1.2 session: a HelloRequest, which a client
+    /// may ignore that does not wish to renegotiate (RFC 5246 section 7.4.1.1).
+    #[cold]
+    fn hello_request(
+        &mut self,
+        content: &[u8],
+        record_bytes: usize,
+    ) -> Result<Opened, RecordError> {
+        if content != [HELLO_REQUEST, 0, 0, 0] {
+            let message_type = content.first().copied().unwrap_or_default();
+            return Err(RecordError::UnexpectedHandshake(message_type));
+        }
+        count(&mut self.renegotiations, RENEGOTIATIONS_MAX)
+            .ok_or(RecordError::TooManyRenegotiations)?;
         Ok(Opened::Ignored { record_bytes })
     }
 

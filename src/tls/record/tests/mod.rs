@@ -5,6 +5,7 @@ mod lifetime;
 mod properties;
 mod refusals;
 mod rfc8448;
+mod servers;
 
 use std::ops::Range;
 
@@ -83,6 +84,13 @@ impl Peer {
             sequence: 0,
         };
         (peer, Opener::new(keys).unwrap())
+    }
+
+    /// A server, and the opener of its client.
+    fn server(version: Version) -> (Self, Opener) {
+        let (peer, _) = Self::new(version, Algorithm::Aes128Gcm);
+        let keys = test_keys(version, Algorithm::Aes128Gcm, CryptoLibrary::AwsLc, 0);
+        (peer, Opener::from_server(keys).unwrap())
     }
 
     fn tls12() -> (Self, Opener) {

@@ -69,8 +69,10 @@ proptest! {
         version in proptest::sample::select(VERSIONS.to_vec()),
         records in proptest::collection::vec(
             (18..26_u8, proptest::collection::vec(0..30_u8, 0..12), 0..4_usize), 1..8),
+        is_server in any::<bool>(),
     ) {
-        let (mut peer, mut opener) = Peer::new(version, Algorithm::Chacha20Poly1305);
+        let (mut peer, mut opener) =
+            if is_server { Peer::server(version) } else { Peer::new(version, Algorithm::Aes128Gcm) };
         for (content_type, content, padding) in records {
             let mut record = match version {
                 Version::Tls12 => peer.record(content_type, &content),
@@ -87,6 +89,7 @@ proptest! {
                 Ok(
                     Opened::KeyUpdate { record_bytes, .. }
                     | Opened::CloseNotify { record_bytes }
+                    | Opened::SessionTicket { record_bytes, .. }
                     | Opened::Ignored { record_bytes }
                     | Opened::RenegotiationRefused { record_bytes },
                 ) => prop_assert_eq!(record_bytes, all),
