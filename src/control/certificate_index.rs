@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -92,7 +92,12 @@ impl IndexKeeper {
                 writing.next.take()
             };
             let Some(snapshot) = next else { return };
-            match replace_file::replace(&self.path, &snapshot.to_bytes()) {
+            let written = replace_file::replace_with(&self.path, |file| {
+                let mut file = BufWriter::new(file);
+                snapshot.write_to(&mut file)?;
+                file.flush()
+            });
+            match written {
                 Ok(()) => tracing::debug!(
                     file = %self.path.display(),
                     certificates = snapshot.files.len(),

@@ -13,10 +13,21 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// The kernel's. The file is as it was.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_with(path, |file| file.write_all(content))
+}
+
+/// The same with what `write` writes.
+///
+/// # Errors
+/// The kernel's. The file is as it was.
+pub fn replace_with(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     // Where a link points, so that the link stays.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let beside = beside(&target);
-    write_beside(&beside, content)
+    write_beside(&beside, write)
         .and_then(|()| keep_owner(&target, &beside))
         .and_then(|()| fs::rename(&beside, &target))
         .inspect_err(|_| {
@@ -35,10 +46,10 @@ fn beside(target: &Path) -> PathBuf {
 }
 
 /// Takes the place of what an earlier attempt may have left.
-fn write_beside(path: &Path, content: &[u8]) -> io::Result<()> {
+fn write_beside(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => write_new(path, content),
+        _ => write_new_with(path, write),
     }
 }
 
@@ -47,10 +58,14 @@ fn write_beside(path: &Path, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_new_with(path, |file| file.write_all(content))
+}
+
+fn write_new_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     // The umask may have taken bits away, and a file that its owner cannot read is no use.
     file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(content)?;
+    write(&mut file)?;
     file.sync_all()
 }
 

@@ -16,6 +16,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -134,40 +135,66 @@ enum Kind {
 }
 
 impl Snapshot {
-    /// The index as a file. A path that is no UTF-8 is left out, and read each time.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut body = Vec::new();
-        let mut count = 0;
-        for (stamp, certificate) in &self.files {
-            if certificate.source.to_str().is_none() {
-                continue;
-            }
-            let line = Line {
-                file: (&*certificate.source).into(),
-                stamp: stamp.to_string(),
-                names: certificate.names.iter().map(ToString::to_string).collect(),
-                key: certificate.key_type.into(),
-                key_bits: certificate.key_bits,
-                not_before: certificate.not_before,
-                not_after: certificate.not_after,
-                staple_ends: certificate.staple_ends,
-            };
-            write_line(&mut body, &line);
-            count += 1;
+    /// Writes the index as a file. A path that is no UTF-8 is left out, and read each time.
+    ///
+    /// Every line is made twice, for its checksum and for the file: what holds 100,000 of
+    /// them in memory would stay with the process.
+    ///
+    /// # Errors
+    /// Those of `file`.
+    pub fn write_to(&self, mut file: impl Write) -> io::Result<()> {
+        let mut line = Vec::new();
+        let mut crc32 = crc32fast::Hasher::new();
+        let mut files = 0;
+        for known in self.known() {
+            set_line(&mut line, &Line::of(known));
+            crc32.update(&line);
+            files += 1;
         }
         let library = match self.library {
             CryptoLibrary::AwsLc => Library::AwsLcRs,
             CryptoLibrary::Ring => Library::Ring,
         };
-        let crc32 = format!("{:08x}", crc32fast::hash(&body));
-        let mut bytes = Vec::with_capacity(body.len() + 128);
-        write_line(&mut bytes, &Head { format: FORMAT, library, files: count, crc32 });
-        bytes.extend_from_slice(&body);
+        let crc32 = format!("{:08x}", crc32.finalize());
+        set_line(&mut line, &Head { format: FORMAT, library, files, crc32 });
+        file.write_all(&line)?;
+        for known in self.known() {
+            set_line(&mut line, &Line::of(known));
+            file.write_all(&line)?;
+        }
+        Ok(())
+    }
+
+    /// The same, in memory.
+    #[cfg(test)]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write_to(&mut bytes).expect("memory takes everything");
         bytes
+    }
+
+    fn known(&self) -> impl Iterator<Item = &(Stamp, Arc<LoadedCertificate>)> {
+        self.files.iter().filter(|(_, certificate)| certificate.source.to_str().is_some())
     }
 }
 
-fn write_line(bytes: &mut Vec<u8>, line: &impl Serialize) {
+impl<'a> Line<'a> {
+    fn of((stamp, certificate): &'a (Stamp, Arc<LoadedCertificate>)) -> Self {
+        Self {
+            file: (&*certificate.source).into(),
+            stamp: stamp.to_string(),
+            names: certificate.names.iter().map(ToString::to_string).collect(),
+            key: certificate.key_type.into(),
+            key_bits: certificate.key_bits,
+            not_before: certificate.not_before,
+            not_after: certificate.not_after,
+            staple_ends: certificate.staple_ends,
+        }
+    }
+}
+
+fn set_line(bytes: &mut Vec<u8>, line: &impl Serialize) {
+    bytes.clear();
     // Neither these types nor a Vec can fail.
     if serde_json::to_writer(&mut *bytes, line).is_ok() {
         bytes.push(b'\n');
@@ -175,7 +202,7 @@ fn write_line(bytes: &mut Vec<u8>, line: &impl Serialize) {
 }
 
 impl FileIndex {
-    /// Reads what [`Snapshot::to_bytes`] made.
+    /// Reads what [`Snapshot::write_to`] made.
     ///
     /// # Errors
     /// It is something else, or no longer whole.
