@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::tls_client::{self, TlsStream};
+use tempfile::TempDir;
 
 fn forebay(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
@@ -35,6 +36,8 @@ const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0
 /// The demo, killed when dropped.
 struct Demo {
     child: Child,
+    /// For what it would remove at its end.
+    _temporary: TempDir,
     /// Kept open, as a terminal would be.
     _stdout: Option<BufReader<ChildStdout>>,
     tls: SocketAddr,
@@ -44,7 +47,9 @@ struct Demo {
 impl Demo {
     fn start(provider: &str) -> Self {
         let arguments = ["demo", "--port", "0", "--admin", "127.0.0.1:0", "--provider", provider];
+        let temporary = tempfile::tempdir().expect("a directory");
         let mut child = forebay(&arguments)
+            .env("TMPDIR", temporary.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -65,7 +70,7 @@ impl Demo {
             }
         }
         let (tls, admin) = (tls.expect("the command line"), admin.expect("the admin address"));
-        Self { child, _stdout: Some(stdout), tls, admin }
+        Self { child, _temporary: temporary, _stdout: Some(stdout), tls, admin }
     }
 
     /// Waits until the health page ends with `word`.
@@ -168,10 +173,13 @@ fn the_demo_drains_on_the_first_signal_and_ends_well() {
 fn the_demo_goes_on_when_nobody_reads_what_it_prints() {
     let (reader, stdout) = std::io::pipe().expect("a pipe");
     drop(reader);
+    let temporary = tempfile::tempdir().expect("a directory");
     let mut command = forebay(&["demo", "--port", "0", "--admin", "127.0.0.1:0"]);
-    let mut child = command.stdout(stdout).stderr(Stdio::piped()).spawn().expect("it starts");
+    command.env("TMPDIR", temporary.path()).stdout(stdout).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
     let log = BufReader::new(child.stderr.take().expect("piped"));
-    let mut demo = Demo { child, _stdout: None, tls: NOWHERE, admin: NOWHERE };
+    let mut demo =
+        Demo { child, _temporary: temporary, _stdout: None, tls: NOWHERE, admin: NOWHERE };
     let mut log = log.lines().map_while(Result::ok);
     assert!(log.by_ref().any(|line| line.contains("admin address served")));
     demo.signal(Signal::TERM);

@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tempfile::TempDir;
+
 use super::tool::{Ended, Shell, script, shells};
 
 /// A network namespace, deleted when dropped.
@@ -157,12 +159,18 @@ fn the_queues_of_a_real_interface_serve_the_engines() {
 }
 
 /// `forebay demo` in a namespace, ended when dropped.
-struct Demo(Child);
+struct Demo {
+    child: Child,
+    /// For what it would remove at its end.
+    _temporary: TempDir,
+}
 
 impl Demo {
     fn start(namespace: &Namespace, port: u16) -> Self {
+        let temporary = tempfile::tempdir().expect("a directory");
         let mut child = namespace
             .command(env!("CARGO_BIN_EXE_forebay"))
+            .env("TMPDIR", temporary.path())
             .args(["demo", "--port", &port.to_string()])
             .args(["--admin", &format!("127.0.0.1:{}", port + 1)])
             .stdout(Stdio::piped())
@@ -172,14 +180,14 @@ impl Demo {
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let ready = lines.any(|line| line.is_ok_and(|line| line.starts_with("Ctrl-C")));
         assert!(ready, "the demo runs");
-        Self(child)
+        Self { child, _temporary: temporary }
     }
 }
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
