@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use rustls_pki_types::CertificateDer;
 
+use crate::dns::message::{Answer, Query, RecordType, read_answer};
 use crate::proxy_protocol::decode::{Decoded, decode};
 use crate::tls::CryptoLibrary;
 use crate::tls::certificates;
@@ -21,9 +22,10 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target. Its name is that of its file in `fuzz/fuzz_targets` and of its directory in
 /// `fuzz/corpus`.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("certificate", certificate),
     ("client_hello", client_hello),
+    ("dns_answer", dns_answer),
     ("file_index", file_index),
     ("ocsp", ocsp),
     ("pem", pem),
@@ -68,6 +70,29 @@ pub fn client_hello(bytes: &[u8]) {
     assert!(hello.stream_bytes <= bytes.len(), "no more than there is");
     let fingerprint = Ja4::of(&hello);
     assert!(fingerprint.is_none_or(|made| made.as_str().parse() == Ok(made)), "it is one");
+}
+
+/// What a nameserver answers, to a question of each type: as it is, and as the answer to that
+/// question, since its number and name would keep everything out.
+pub fn dns_answer(bytes: &[u8]) {
+    for record_type in [RecordType::A, RecordType::Aaaa, RecordType::Srv] {
+        let query = Query::new(0x1234, "app.example", record_type).expect("a name");
+        let _ = read_answer(&query, bytes);
+        let mut message = bytes.to_vec();
+        let question = &query.message()[12..];
+        let Some(place) = message.get_mut(12..12 + question.len()) else { continue };
+        place.copy_from_slice(question);
+        message[..2].copy_from_slice(&query.message()[..2]);
+        message[2] = 0x80;
+        message[4..6].copy_from_slice(&[0, 1]);
+        if let Ok(Answer::Records { records, .. }) = read_answer(&query, &message) {
+            // A record has 11 bytes at least.
+            assert!(
+                !records.is_empty() && records.len() <= bytes.len() / 11,
+                "as many as there are"
+            );
+        }
+    }
 }
 
 /// An index of certificate files, as it stands on the disk; and any lines behind a head that

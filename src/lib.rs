@@ -17,12 +17,13 @@
 //! |---|---|---|
 //! | [`cli`] | the subcommands | everything below |
 //! | [`control`] | start, reload, drain, admin, metrics, log | everything below |
-//! | [`config`] | TOML to checked settings | [`tls`], [`routing`], [`upstream`], [`proxy_protocol`] names and types |
+//! | [`config`] | TOML to checked settings | [`tls`], [`routing`], [`upstream`], [`proxy_protocol`], [`dns`] names and types |
 //! | [`engine`] | the loop of one data core | the driver trait, [`handshake`], [`upstream`], [`routing`], [`proxy_protocol`], [`tls`] |
 //! | [`handshake`] | workers, queues, scheduling, shedding | [`tls`], threads |
 //! | [`upstream`] | pools and balancing; sans-I/O | [`proxy_protocol`] versions, what [`tls`] negotiates with servers |
 //! | [`routing`] | which way a client goes, by its ClientHello; sans-I/O | [`tls`] ClientHello, versions and rules on client certificates |
 //! | [`proxy_protocol`] | who the client is, received and sent; sans-I/O | what a handshake negotiated |
+//! | [`dns`] | what host names and services stand for; sans-I/O | nothing |
 //! | [`tls`] | certificates, ClientHello, record layer; sans-I/O, no `unsafe` | rustls, ring, aws-lc-rs |
 //! | [`driver`] | the only door to the kernel, and its simulator; all `unsafe` | the kernel |
 //! | [`metrics`], [`clock`], [`endpoint`], [`switch`], [`token_bucket`], [`random`] | plain data | nothing |
@@ -33,6 +34,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod dns;
 #[allow(unsafe_code)]
 pub mod driver;
 pub mod endpoint;

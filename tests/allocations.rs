@@ -166,13 +166,14 @@ fn run_engine(
     let endpoint = Endpoint::Inet(backend);
     let snapshot = Snapshot {
         generation: 1,
-        listeners: vec![Listener {
+        listeners: [Listener {
             name: "main".into(),
             policy: Arc::new(policy.expect("policy")),
             pool: 0,
             routes: Routes::default(),
             header_senders: Vec::new(),
-        }],
+        }]
+        .into(),
         pools: vec![Arc::new(Pool {
             balance: Balance::LeastConnections,
             ..Pool::new("echo", vec![Backend::new(endpoint, 1)])

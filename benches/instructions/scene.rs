@@ -239,13 +239,14 @@ fn snapshot(way: Way) -> Snapshot {
     let routes = if way == Way::Plain { Routes::default() } else { routes() };
     Snapshot {
         generation: 1,
-        listeners: vec![Listener {
+        listeners: [Listener {
             name: "main".into(),
             policy: Arc::new(policy()),
             pool: 0,
             routes,
             header_senders: Vec::new(),
-        }],
+        }]
+        .into(),
         pools: pools.into_iter().map(Arc::new).collect(),
         timeouts: Timeouts {
             client_hello: LONG,

@@ -12,11 +12,11 @@
 //! failures are reported in the same form.
 //!
 //! One file a section: `engine`, `handshake`, `limits`, `timeouts`, `tls`,
-//! `session`, `log`, `admin`, `listener`, `route`, `pool`. Each holds the section's keys with default, unit and
+//! `session`, `log`, `admin`, `resolver`, `listener`, `route`, `pool`. Each holds the section's keys with default, unit and
 //! effect, and their reading. A commented file with every key is
 //! `docs/examples/forebay.toml`.
 //!
-//! May know: tls names, routes, pools, endpoints. Must not know: engines, sockets, what a
+//! May know: tls names, routes, pools, endpoints, names of servers. Must not know: engines, sockets, what a
 //! certificate looks like inside.
 #![forbid(unsafe_code)]
 
@@ -34,6 +34,7 @@ pub mod pool;
 mod pool_tls;
 mod report;
 mod resolve;
+pub mod resolver;
 mod route;
 pub mod session;
 mod suggest;
@@ -57,7 +58,8 @@ pub use listener::ListenerSettings;
 pub use log::LogSettings;
 pub use pool::{BackendAddress, BackendSettings, BalanceSetting, PoolSettings};
 pub use pool_tls::PoolTlsSettings;
-pub use resolve::{resolve, resolve_with};
+pub use resolve::resolve;
+pub use resolver::ResolverSettings;
 pub use session::SessionSettings;
 pub use timeouts::TimeoutSettings;
 pub use tls::{TlsPolicy, TlsSettings};
@@ -86,6 +88,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// `[admin]`
     pub admin: AdminSettings,
+    /// `[resolver]`
+    pub resolver: ResolverSettings,
     /// `[[listener]]`, in the order of the file; at least one.
     pub listeners: Vec<ListenerSettings>,
     /// `[[pool]]`, in the order of the file; at least one.
@@ -174,7 +178,7 @@ fn parse_in_part(text: &str, path: &Path) -> (Option<Settings>, Vec<Finding>) {
 }
 
 /// Every table of the file with its keys: what can be written where.
-const TABLES: [(&str, &[&str]); 10] = [
+const TABLES: [(&str, &[&str]); 11] = [
     ("engine", engine::KEYS),
     ("handshake", handshake::KEYS),
     ("limits", limits::KEYS),
@@ -183,6 +187,7 @@ const TABLES: [(&str, &[&str]); 10] = [
     ("session", session::KEYS),
     ("log", log::KEYS),
     ("admin", admin::KEYS),
+    ("resolver", resolver::KEYS),
     ("listener", listener::KEYS),
     ("pool", pool::KEYS),
 ];
@@ -208,6 +213,7 @@ fn read_document(report: &mut Report<'_>, document: &DeTable<'_>, path: &Path) -
         session: session::read(report, &root, directory),
         log: log::read(report, &root),
         admin: admin::read(report, &root),
+        resolver: resolver::read(report, &root, directory),
         tls,
         listeners,
         pools,

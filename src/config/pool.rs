@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 
+use crate::dns::Wanted;
 use crate::endpoint::Endpoint;
 use crate::proxy_protocol::ProxyProtocol;
 use crate::tls::CryptoLibrary;
@@ -104,12 +105,14 @@ pub enum BalanceSetting {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendSettings {
     /// `address = "..."`, required: `"10.0.0.1:8080"`, `"[2001:db8::1]:8080"`,
-    /// `"unix:/run/app.sock"` (relative to the configuration file), or
-    /// `"host.example:8080"`, which is resolved at start and at reload and stands for all
-    /// addresses of that name.
+    /// `"unix:/run/app.sock"` (relative to the configuration file), `"host.example:8080"`,
+    /// which stands for all addresses of that name, or `"srv:_app._tcp.example"`, which
+    /// stands for all servers of that service, with its ports, weights and priorities. What
+    /// names stand for is asked anew when the answers have ended, see
+    /// [`ResolverSettings`](super::ResolverSettings).
     pub address: BackendAddress,
     /// `weight = N`, 0 to 256, default 1: its share of the connections, next to those of
-    /// the others. 0: no new connections.
+    /// the others. 0: no new connections. Not for a service, which has its own.
     pub weight: u16,
     /// `backup = true | false`, default `false`: it gets connections only while none of the
     /// backends that are no backups takes any.
@@ -132,12 +135,12 @@ impl BackendSettings {
 pub enum BackendAddress {
     /// An address that needs no resolving.
     Endpoint(Endpoint),
-    /// A host name, to be resolved.
-    Host {
-        /// The name.
-        host: String,
-        /// The TCP port.
-        port: u16,
+    /// A name, to be resolved.
+    Named {
+        /// The name of a host or a service.
+        wanted: Wanted,
+        /// The TCP port; a service has its own.
+        port: Option<u16>,
     },
 }
 
@@ -145,7 +148,8 @@ impl fmt::Display for BackendAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Endpoint(endpoint) => endpoint.fmt(formatter),
-            Self::Host { host, port } => write!(formatter, "{host}:{port}"),
+            Self::Named { wanted, port: Some(port) } => write!(formatter, "{wanted}:{port}"),
+            Self::Named { wanted, port: None } => wanted.fmt(formatter),
         }
     }
 }
@@ -271,14 +275,18 @@ fn check_server_names(report: &mut Report<'_>, pool: &PoolSettings) {
 
 impl BackendAddress {
     /// What its certificate is to be for: the name as written, or the address; `None` for a
-    /// UNIX socket, and for a name that no certificate can be for.
+    /// UNIX socket, for a name that no certificate can be for, and for a service: whoever
+    /// answers for its name would choose the names of its hosts.
     pub fn host(&self) -> Option<ServerName<'static>> {
         match self {
             Self::Endpoint(Endpoint::Inet(address)) => {
                 Some(ServerName::IpAddress(address.ip().into()))
             }
             Self::Endpoint(Endpoint::Unix(_)) => None,
-            Self::Host { host, .. } => ServerName::try_from(host.clone()).ok(),
+            Self::Named { wanted: Wanted::Host(host), .. } => {
+                ServerName::try_from(host.clone()).ok()
+            }
+            Self::Named { wanted: Wanted::Service(_), .. } => None,
         }
     }
 }
@@ -381,6 +389,12 @@ fn read_backend(
     let settings = BackendSettings::new(section.required(report, "address", help, address)?);
     let weight =
         |item: &Item<'_>, report: &mut Report<'_>| item.count(report, 0..=Backend::WEIGHT_MAX);
+    if let BackendAddress::Named { port: None, .. } = settings.address
+        && let Some(item) = section.item(report, "weight")
+    {
+        let message = "a service has the weights of its SRV records".into();
+        report.error(item.place(), message, Some("take the weight out".into()));
+    }
     Some(item.locate(BackendSettings {
         weight: section.value(report, "weight", settings.weight, weight),
         backup:

@@ -1,98 +1,71 @@
-//! Host names into addresses: the one step of configuration that asks the network.
+//! Pools of the settings, with the servers that names stand for in the place of the names.
 
 use std::collections::HashSet;
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 
+use crate::dns::{Condition, NamedServer, Wanted};
 use crate::endpoint::Endpoint;
 use crate::upstream::{Backend, Balance, Pool};
 
-use super::finding::Finding;
-use super::pool::{BackendAddress, BalanceSetting, PoolSettings};
+use super::finding::{Finding, Place};
+use super::pool::{BackendAddress, BackendSettings, BalanceSetting, PoolSettings};
 use super::{Located, Settings};
 
-/// Resolves the backends of every pool by the system's resolver, which may block for
-/// its timeout. The pools come in the order of [`Settings::pools`].
-///
-/// The servers are those of a process of `engines` engines.
+/// The pools of `settings`, in that order, for a process of `engines` engines. `look_up`
+/// tells what a name stands for, or why that is not known.
 ///
 /// Every address of a name becomes a backend; addresses that several names share are
-/// taken once.
+/// taken once. Of more than [`Pool::BACKENDS_MAX`], the first ones are.
 ///
-/// # Errors
-/// One finding for each name that does not resolve, and for each pool that ends up with
-/// more than [`Pool::BACKENDS_MAX`] backends.
-pub fn resolve(settings: &Settings, engines: usize) -> Result<Vec<Pool>, Vec<Finding>> {
-    resolve_with(settings, engines, |host, port| Ok((host, port).to_socket_addrs()?.collect()))
-}
-
-/// [`resolve`] with a resolver of the caller's choice.
-///
-/// # Errors
-/// As [`resolve`].
-pub fn resolve_with(
+/// The findings are warnings about names that stand for nothing and pools that have too
+/// many servers, and an error for each pool that has none.
+pub fn resolve(
     settings: &Settings,
     engines: usize,
-    mut look_up: impl FnMut(&str, u16) -> io::Result<Vec<SocketAddr>>,
-) -> Result<Vec<Pool>, Vec<Finding>> {
+    mut look_up: impl FnMut(&Wanted) -> Result<Vec<NamedServer>, Condition>,
+) -> (Vec<Pool>, Vec<Finding>) {
     let mut findings = Vec::new();
     let pools = settings
         .pools
         .iter()
         .map(|pool| resolve_pool(settings, pool, engines, &mut look_up, &mut findings))
         .collect();
-    if findings.is_empty() { Ok(pools) } else { Err(findings) }
+    (pools, findings)
 }
 
 fn resolve_pool(
     settings: &Settings,
     pool: &PoolSettings,
     engines: usize,
-    look_up: &mut impl FnMut(&str, u16) -> io::Result<Vec<SocketAddr>>,
+    look_up: &mut impl FnMut(&Wanted) -> Result<Vec<NamedServer>, Condition>,
     findings: &mut Vec<Finding>,
 ) -> Pool {
     let mut seen = HashSet::new();
     let mut backends = Vec::new();
+    let mut unknown = Vec::new();
     for Located { value, place } in &pool.backends {
-        let resolved = match &value.address {
-            BackendAddress::Endpoint(endpoint) => {
-                let host = value.address.host();
-                vec![Backend { host, ..Backend::new(endpoint.clone(), engines) }]
+        let resolved = match backends_of(value, engines, look_up) {
+            Ok(resolved) => resolved,
+            Err(why) => {
+                unknown.push((place, &value.address, why));
+                continue;
             }
-            BackendAddress::Host { host, port } => match look_up(host, *port) {
-                Ok(addresses) if addresses.is_empty() => {
-                    findings.push(settings.error(place, format!("{host} has no address")));
-                    continue;
-                }
-                Ok(addresses) => addresses
-                    .into_iter()
-                    .map(|address| Backend {
-                        name: format!("{host}:{port} ({})", address.ip()),
-                        host: value.address.host(),
-                        ..Backend::new(Endpoint::Inet(address), engines)
-                    })
-                    .collect(),
-                Err(error) => {
-                    let message = format!("{host} cannot be resolved: {error}");
-                    let help = "check the name and the resolver, or write an IP address";
-                    findings.push(settings.error(place, message).with_help(help));
-                    continue;
-                }
-            },
         };
         let new = resolved.into_iter().filter(|backend| seen.insert(backend.endpoint.clone()));
-        backends.extend(new.map(|backend| Backend {
-            weight: value.weight,
-            backup: value.backup,
-            connections_max: value.connections_max,
-            ..backend
-        }));
+        backends.extend(new);
     }
+    let alone = backends.is_empty();
+    findings.extend(
+        unknown
+            .into_iter()
+            .map(|(place, address, why)| unresolved(settings, place, address, &why, alone)),
+    );
     if backends.len() > Pool::BACKENDS_MAX {
+        let most = Pool::BACKENDS_MAX;
         let message = format!("the names stand for {} backends", backends.len());
-        let help = format!("a pool has at most {}: write fewer", Pool::BACKENDS_MAX);
-        findings.push(settings.error(&pool.name.place, message).with_help(help));
-        backends.truncate(Pool::BACKENDS_MAX);
+        let help = format!("a pool has at most {most}: the others are left out");
+        findings.push(settings.warning(&pool.name.place, message).with_help(help));
+        backends.truncate(most);
     }
     let balance = match pool.balance {
         BalanceSetting::RoundRobin => Balance::RoundRobin,
@@ -107,5 +80,53 @@ fn resolve_pool(
         ejection: pool.ejection,
         proxy_protocol: pool.proxy_protocol,
         ..Pool::new(&pool.name.value, backends)
+    }
+}
+
+/// What one line of the settings stands for.
+fn backends_of(
+    settings: &BackendSettings,
+    engines: usize,
+    look_up: &mut impl FnMut(&Wanted) -> Result<Vec<NamedServer>, Condition>,
+) -> Result<Vec<Backend>, Condition> {
+    let backend = |endpoint| Backend {
+        weight: settings.weight,
+        backup: settings.backup,
+        connections_max: settings.connections_max,
+        host: settings.address.host(),
+        ..Backend::new(endpoint, engines)
+    };
+    let (wanted, port) = match &settings.address {
+        BackendAddress::Endpoint(endpoint) => return Ok(vec![backend(endpoint.clone())]),
+        BackendAddress::Named { wanted, port } => (wanted, *port),
+    };
+    let servers = look_up(wanted)?;
+    let backends = servers.into_iter().filter_map(|server| {
+        let port = server.port.or(port)?;
+        Some(Backend {
+            name: format!("{}:{port} ({})", server.host, server.address),
+            weight: server.weight.unwrap_or(settings.weight),
+            backup: settings.backup || server.backup,
+            ..backend(Endpoint::Inet(SocketAddr::new(server.address, port)))
+        })
+    });
+    Ok(backends.collect())
+}
+
+fn unresolved(
+    settings: &Settings,
+    place: &Place,
+    address: &BackendAddress,
+    why: &Condition,
+    alone: bool,
+) -> Finding {
+    if alone {
+        let message = format!("{address} cannot be resolved, and its pool has no other: {why}");
+        let help = "check the name and [resolver], or write an IP address";
+        settings.error(place, message).with_help(help)
+    } else {
+        let message = format!("{address} cannot be resolved: {why}");
+        let help = "its pool does without it until it can";
+        settings.warning(place, message).with_help(help)
     }
 }

@@ -1,5 +1,3 @@
-use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -7,7 +5,8 @@ use tempfile::TempDir;
 
 use super::client_auth::ClientAuthMode;
 use super::*;
-use crate::endpoint::Endpoint;
+use crate::dns::message::RecordType;
+use crate::dns::{Condition, Failure, NamedServer, Wanted};
 use crate::proxy_protocol::ProxyProtocol;
 use crate::routing::Action;
 use crate::switch::{Spin, Switch};
@@ -302,7 +301,8 @@ fn every_key_reaches_its_setting() {
     let ejection = Ejection { after, time: seconds(60), share_max_percent: 30 };
     assert_eq!(second.ejection, Some(ejection));
     assert_eq!(second.proxy_protocol, ProxyProtocol::V1);
-    let host = BackendAddress::Host { host: "app.example".into(), port: 8080 };
+    let host =
+        BackendAddress::Named { wanted: Wanted::Host("app.example".into()), port: Some(8080) };
     let first = &second.backends[0].value;
     assert_eq!((first.weight, first.backup, first.connections_max), (10, true, Some(500)));
     let of_pool = BackendSettings { connections_max: Some(200), ..BackendSettings::new(host) };
@@ -655,7 +655,7 @@ fn an_unknown_table_is_told_the_nearest() {
     assert_eq!(
         told("[zzz]"),
         "1:2: error: zzz: unknown table; the tables are [engine], [handshake], [limits], \
-         [timeouts], [tls], [session], [log], [admin], [[listener]] or [[pool]]"
+         [timeouts], [tls], [session], [log], [admin], [resolver], [[listener]] or [[pool]]"
     );
 }
 
@@ -927,8 +927,8 @@ fn a_backend_is_told_its_mistake() {
     assert_eq!(
         told("10.0.0.256:80"),
         "7:13: error: pool[0].backends[0]: \"10.0.0.256:80\" is not a backend; \
-         write \"10.0.0.1:8080\", \"[2001:db8::1]:8080\", \"host.example:8080\" or \
-         \"unix:/run/app.sock\""
+         write \"10.0.0.1:8080\", \"[2001:db8::1]:8080\", \"host.example:8080\", \
+         \"srv:_app._tcp.example\" or \"unix:/run/app.sock\""
     );
     assert_eq!(
         told("unix:@app"),
@@ -1264,17 +1264,32 @@ fn a_file_that_cannot_be_read_is_an_error() {
 // ── Names into addresses ────────────────────────────────────────────────────────────
 
 fn with_backends(backends: &str) -> Settings {
-    settings(&MINIMAL.replace("\"10.0.0.1:8080\"", backends))
+    settings(&with_backends_text(backends))
+}
+
+fn with_backends_text(backends: &str) -> String {
+    MINIMAL.replace("\"10.0.0.1:8080\"", backends)
+}
+
+fn named(host: &str, addresses: &[&str]) -> Vec<NamedServer> {
+    let server = |address: &&str| NamedServer {
+        host: host.to_owned(),
+        address: address.parse().unwrap(),
+        port: None,
+        weight: None,
+        backup: false,
+    };
+    addresses.iter().map(server).collect()
 }
 
 #[test]
 fn every_address_of_a_name_becomes_a_backend_once() {
-    let settings = with_backends("\"10.0.0.1:80\", \"a.example:80\", \"unix:/a\"");
-    let pools = resolve_with(&settings, 1, |host, port| {
-        assert_eq!((host, port), ("a.example", 80));
-        Ok(["10.0.0.1:80", "10.0.0.2:80", "[2001:db8::1]:80"].map(|at| at.parse().unwrap()).into())
-    })
-    .unwrap();
+    let settings = with_backends("\"10.0.0.1:80\", \"A.example:80\", \"unix:/a\"");
+    let (pools, findings) = resolve(&settings, 1, |name| {
+        assert_eq!(*name, Wanted::Host("a.example".into()));
+        Ok(named("a.example", &["10.0.0.1", "10.0.0.2", "2001:db8::1"]))
+    });
+    assert!(findings.is_empty(), "{findings:?}");
     let backends: Vec<(String, &str)> = pools[0]
         .backends
         .iter()
@@ -1293,42 +1308,102 @@ fn every_address_of_a_name_becomes_a_backend_once() {
 }
 
 #[test]
-fn every_name_that_does_not_resolve_is_told() {
-    let settings = with_backends("\"a.example:80\", \"b.example:80\"");
-    let findings = resolve_with(&settings, 1, |host, _| match host {
-        "a.example" => Err(io::Error::other("no such name")),
-        _ => Ok(Vec::new()),
-    })
-    .unwrap_err();
+fn a_service_gives_its_servers_ports_weights_and_backups() {
+    let settings = with_backends("\"srv:_app._tcp.example\"");
+    let (pools, _) = resolve(&settings, 1, |name| {
+        assert_eq!(*name, Wanted::Service("_app._tcp.example".into()));
+        let [one, two] = ["a", "b"].map(|host| named(host, &["10.0.0.1"]).remove(0));
+        let one = NamedServer { port: Some(81), weight: Some(7), ..one };
+        Ok(vec![one, NamedServer { port: Some(82), backup: true, ..two }])
+    });
+    let backends: Vec<(&str, u16, bool)> = pools[0]
+        .backends
+        .iter()
+        .map(|backend| (backend.name.as_str(), backend.weight, backend.backup))
+        .collect();
+    assert_eq!(backends, [("a:81 (10.0.0.1)", 7, false), ("b:82 (10.0.0.1)", 1, true)]);
+}
+
+#[test]
+fn a_pool_without_any_server_is_an_error_for_every_name() {
+    let settings = with_backends("\"a.example:80\", \"srv:b.example\"");
+    let (_, findings) = resolve(&settings, 1, |name| match name {
+        Wanted::Host(_) => Err(Condition::Failing(RecordType::A, Failure::Timeout)),
+        Wanted::Service(_) => Err(Condition::Absent { exists: false }),
+    });
     assert_eq!(
         lines(&findings).replace("/etc/forebay/", ""),
-        "forebay.toml:8:13: error: pool[0].backends[0]: a.example cannot be resolved: \
-         no such name; check the name and the resolver, or write an IP address\n\
-         forebay.toml:8:29: error: pool[0].backends[1]: b.example has no address"
+        "forebay.toml:8:13: error: pool[0].backends[0]: a.example:80 cannot be resolved, and its \
+         pool has no other: no nameserver answers in time (A); check the name and [resolver], or \
+         write an IP address\n\
+         forebay.toml:8:29: error: pool[0].backends[1]: srv:b.example cannot be resolved, and its \
+         pool has no other: there is no such name; check the name and [resolver], or write an IP \
+         address"
     );
 }
 
 #[test]
-fn names_that_stand_for_too_many_addresses_are_told() {
-    let settings = with_backends("\"a.example:80\"");
-    let findings = resolve_with(&settings, 1, |_, port| {
-        Ok((0..=Pool::BACKENDS_MAX as u8)
-            .map(|last| SocketAddr::from(([10, 0, 0, last], port)))
-            .collect())
-    })
-    .unwrap_err();
+fn a_pool_does_without_a_name_that_does_not_resolve() {
+    let settings = with_backends("\"a.example:80\", \"10.0.0.1:80\"");
+    let (pools, findings) = resolve(&settings, 1, |_| Err(Condition::Untried));
+    assert_eq!(pools[0].backends.len(), 1);
     assert_eq!(
         lines(&findings).replace("/etc/forebay/", ""),
-        "forebay.toml:7:8: error: pool[0].name: the names stand for 129 backends; \
-         a pool has at most 128: write fewer"
+        "forebay.toml:8:13: warning: pool[0].backends[0]: a.example:80 cannot be resolved: no \
+         nameserver has answered yet; its pool does without it until it can"
     );
 }
 
 #[test]
-fn the_system_resolves_localhost() {
-    let pools = resolve(&with_backends("\"localhost:80\""), 1).unwrap();
-    let loopback = Endpoint::Inet("127.0.0.1:80".parse().unwrap());
-    assert!(pools[0].backends.iter().any(|backend| backend.endpoint == loopback));
+fn of_more_servers_than_a_pool_takes_the_first_are_taken() {
+    let settings = with_backends("\"10.1.0.1:80\", \"a.example:80\"");
+    let addresses: Vec<String> =
+        (0..Pool::BACKENDS_MAX).map(|last| format!("10.0.0.{last}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let (pools, findings) = resolve(&settings, 1, |_| Ok(named("a.example", &addresses)));
+    assert_eq!(pools[0].backends.len(), Pool::BACKENDS_MAX);
+    assert_eq!(
+        lines(&findings).replace("/etc/forebay/", ""),
+        "forebay.toml:7:8: warning: pool[0].name: the names stand for 129 backends; \
+         a pool has at most 128: the others are left out"
+    );
+}
+
+#[test]
+fn a_service_has_no_weight_of_its_own_and_no_port() {
+    let backends = "{ address = \"srv:_app._tcp.example\", weight = 2 }, \"srv:app.example:80\"";
+    let (settings, findings) = parsed(&with_backends_text(backends));
+    assert!(settings.is_none());
+    let text = lines(&findings);
+    assert!(text.contains("a service has the weights of its SRV records"), "{text}");
+    assert!(text.contains("without a port: the SRV records have it"), "{text}");
+}
+
+#[test]
+fn a_resolver_is_read_and_its_mistakes_are_told() {
+    let text = |resolver: &str| {
+        format!("{}[resolver]\n{resolver}\n", with_backends_text("\"10.0.0.1:80\""))
+    };
+    let (settings, findings) = parsed(&text(
+        "nameservers = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]\ntimeout = \"2s\"\nattempts = 3\n\
+         families = \"ipv4\"\nttl_min = \"5s\"\nttl_max = \"1m\"\nhosts = \"hosts\"",
+    ));
+    assert!(findings.is_empty(), "{findings:?}");
+    let resolver = settings.unwrap().resolver;
+    let nameservers = ["192.0.2.53:53", "[2001:db8::53]:5353"].map(|at| at.parse().unwrap());
+    assert_eq!(resolver.nameservers, Some(nameservers.into()));
+    assert_eq!((resolver.timeout, resolver.attempts), (Some(Duration::from_secs(2)), Some(3)));
+    assert_eq!(resolver.hosts, Path::new("/etc/forebay/hosts"));
+    assert_eq!(resolver.resolv_conf, Path::new("/etc/resolv.conf"));
+    for (wrong, told) in [
+        ("nameservers = []", "write 1 to 3"),
+        ("nameservers = [\"dns.example\"]", "\"dns.example\" is not a nameserver"),
+        ("ttl_min = \"2m\"\nttl_max = \"1m\"", "write a ttl_max above ttl_min"),
+        ("attempts = 0", "out of range"),
+    ] {
+        let (settings, findings) = parsed(&text(wrong));
+        assert!(settings.is_none() && lines(&findings).contains(told), "{}", lines(&findings));
+    }
 }
 
 // ── Nothing panics ──────────────────────────────────────────────────────────────────

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::dns::Wanted;
+use crate::dns::resolv_conf::PORT as DNS_PORT;
 use crate::endpoint::Endpoint;
 
 use super::pool::BackendAddress;
@@ -163,11 +165,35 @@ fn as_clients_have_it(prefix: IpNet) -> IpNet {
     }
 }
 
+/// Reads a nameserver: `192.0.2.53`, `2001:db8::53`, or one of them with a port.
+pub(super) fn nameserver(text: &str) -> Result<SocketAddr, Unreadable> {
+    let without_port = || text.parse().map(|address: IpAddr| SocketAddr::new(address, DNS_PORT));
+    match text.parse::<SocketAddr>().or_else(|_| without_port()) {
+        Ok(address) if address.port() > 0 => Ok(address),
+        _ => unreadable(
+            format!("{text:?} is not a nameserver"),
+            "write an IP address, such as \"192.0.2.53\" or \"[2001:db8::53]:5353\"",
+        ),
+    }
+}
+
 /// Reads where a backend is: `10.0.0.1:8080`, `[2001:db8::1]:8080`,
-/// `host.example:8080`, `unix:/run/app.sock` (relative to `directory`).
+/// `host.example:8080`, `srv:_app._tcp.example`, `unix:/run/app.sock` (relative to
+/// `directory`).
 pub(super) fn backend_address(text: &str, directory: &Path) -> Result<BackendAddress, Unreadable> {
-    const FORMS: &str = "write \"10.0.0.1:8080\", \"[2001:db8::1]:8080\", \"host.example:8080\" \
-                         or \"unix:/run/app.sock\"";
+    const FORMS: &str = "write \"10.0.0.1:8080\", \"[2001:db8::1]:8080\", \"host.example:8080\", \
+                         \"srv:_app._tcp.example\" or \"unix:/run/app.sock\"";
+    if let Some(name) = text.strip_prefix("srv:") {
+        return if is_host_name(name) {
+            let wanted = Wanted::Service(name.to_ascii_lowercase());
+            Ok(BackendAddress::Named { wanted, port: None })
+        } else {
+            unreadable(
+                format!("{text:?} is not the name of a service"),
+                "write \"srv:_app._tcp.example\", without a port: the SRV records have it",
+            )
+        };
+    }
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_path(path, directory)
             .map(|path| BackendAddress::Endpoint(Endpoint::Unix(path)));
@@ -202,7 +228,10 @@ pub(super) fn backend_address(text: &str, directory: &Path) -> Result<BackendAdd
             unreadable(format!("{text:?} has no port"), format!("write \"{text}:8080\""))
         }
         Some((host, port)) if is_host_name(host) => match port.parse::<u16>() {
-            Ok(port) if port > 0 => Ok(BackendAddress::Host { host: host.into(), port }),
+            Ok(port) if port > 0 => Ok(BackendAddress::Named {
+                wanted: Wanted::Host(host.to_ascii_lowercase()),
+                port: Some(port),
+            }),
             _ => unreadable(
                 format!("{text:?} has no valid port"),
                 format!("write a port from 1 to 65535: \"{host}:8080\""),
@@ -306,7 +335,10 @@ mod tests {
         let read = |text| backend_address(text, Path::new("/etc/forebay")).unwrap();
         let inet = |text: &str| BackendAddress::Endpoint(Endpoint::Inet(text.parse().unwrap()));
         let unix = |text: &str| BackendAddress::Endpoint(Endpoint::Unix(text.into()));
-        let host = |host: &str, port| BackendAddress::Host { host: host.into(), port };
+        let host = |host: &str, port| BackendAddress::Named {
+            wanted: Wanted::Host(host.into()),
+            port: Some(port),
+        };
         assert_eq!(read("10.0.0.1:8080"), inet("10.0.0.1:8080"));
         assert_eq!(read("[2001:db8::1]:80"), inet("[2001:db8::1]:80"));
         assert_eq!(read("unix:/run/app.sock"), unix("/run/app.sock"));

@@ -17,7 +17,7 @@ use crate::switch::Switch;
 
 /// Descriptors for everything that is not a proxied connection and not counted in
 /// [`Reserve`]: standard streams, the log, signals, the admin address, files read at
-/// reload.
+/// reload, questions to nameservers.
 const DESCRIPTORS_OF_CONTROL: u64 = 128;
 
 /// Descriptors that each engine has beside its listeners: the ring, its doorbell, and

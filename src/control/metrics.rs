@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod control_cells;
+mod names;
 mod pools;
 mod process;
 mod tables;
@@ -33,6 +34,7 @@ use prometheus_client::registry::Registry;
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::build;
+use super::resolver::Names;
 use crate::engine::metrics::{CIPHER_SUITES, EndReason, EngineMetrics, GROUPS, ShedCause};
 use crate::handshake::metrics::WorkerMetrics;
 use crate::handshake::{CostClass, FailureReason, ServerFailureReason};
@@ -135,6 +137,8 @@ pub struct Sources {
     pub certificates: Arc<Certificates>,
     /// Pools in use; likewise.
     pub pools: Arc<Pools>,
+    /// What names stand for.
+    pub names: Arc<Names>,
 }
 
 /// The certificates of the configuration in force, the soonest to end first, and their
@@ -277,6 +281,7 @@ impl Collector for Forebay {
         self.about_the_configuration(&mut print)?;
         self.about_engines(&mut print)?;
         self.sources.pools.print(&mut print)?;
+        names::print(&self.sources.names, &mut print)?;
         self.about_handshakes(&mut print)?;
         self.about_workers(&mut print)
     }

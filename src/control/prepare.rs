@@ -1,5 +1,4 @@
-//! From settings to what engines run on: certificates loaded, policies built, host
-//! names resolved.
+//! From settings to what engines run on: certificates loaded, policies built, pools made.
 //!
 //! Used by start, reload and `forebay check` alike, so that what the check accepts is
 //! what a start takes. Reports everything that is wrong, not the first thing.
@@ -7,17 +6,19 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::client_gates::ClientFiles;
 use super::key_passphrases;
 use super::pool_tls;
+use super::pools::PoolMaker;
 use super::served::ServedListener;
-use super::servers::KnownServers;
 use super::session_keys::{SessionKeys, Staged};
 use super::supervise::{DrainTimes, Reloaded};
 use super::watch::Changed;
@@ -102,9 +103,8 @@ pub struct Preparer {
     session_keys: SessionKeys,
     /// What the next configuration is likely to have in common with this one.
     in_force: Vec<InForce>,
-    servers: KnownServers,
+    pools: Rc<RefCell<PoolMaker>>,
     admitted: Arc<AdmittedClients>,
-    engines: usize,
 }
 
 impl Preparer {
@@ -116,9 +116,8 @@ impl Preparer {
             store: Store::default(),
             session_keys,
             in_force: Vec::new(),
-            servers: KnownServers::default(),
+            pools: Rc::new(RefCell::new(PoolMaker::new(1))),
             admitted: Arc::default(),
-            engines: 1,
         }
     }
 
@@ -139,10 +138,15 @@ impl Preparer {
         self.store.index_if_outdated()
     }
 
+    /// Who makes the pools: to be told what is put in force.
+    pub fn pools(&self) -> Rc<RefCell<PoolMaker>> {
+        Rc::clone(&self.pools)
+    }
+
     /// Prepares for so many engines, instead of one.
     #[must_use]
     pub fn for_engines(self, engines: usize) -> Self {
-        Self { engines, ..self }
+        Self { pools: Rc::new(RefCell::new(PoolMaker::new(engines))), ..self }
     }
 
     /// Loads and builds everything that `settings` ask for. Engines get one listener
@@ -196,10 +200,8 @@ impl Preparer {
             .into_iter()
             .map(|prepared| prepared.map_or((None, None), |(policy, id)| (Some(policy), id)))
             .unzip();
-        let mut pools = config::resolve(settings, self.engines).unwrap_or_else(|unresolved| {
-            findings.extend(unresolved);
-            Vec::new()
-        });
+        let (mut pools, unresolved) = self.pools.borrow_mut().make(settings);
+        findings.extend(unresolved);
         for (pool, of_pool) in pools.iter_mut().zip(&settings.pools) {
             let Some(tls) = &of_pool.tls else { continue };
             let errors_before = errors(&findings);
@@ -227,9 +229,7 @@ impl Preparer {
         let loaded = loading.finish();
         self.store.commit(loaded);
         self.session_keys.put_in_force(staged);
-        self.servers.recognise(&mut pools);
         let pools: Vec<_> = pools.into_iter().map(Arc::new).collect();
-        self.servers.remember(&pools);
         let in_force = settings.listeners.iter().zip(&policies).zip(domains);
         self.in_force = in_force
             .filter_map(|((listener, policy), names_domain)| {
@@ -239,7 +239,7 @@ impl Preparer {
             .collect();
         let snapshot = Snapshot {
             generation,
-            listeners,
+            listeners: listeners.into(),
             pools: pools.clone(),
             timeouts: Timeouts {
                 client_hello: settings.timeouts.client_hello,

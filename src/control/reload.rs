@@ -69,10 +69,14 @@ pub fn reloader(
             if scope == Scope::Everything {
                 watch.borrow_mut().set(prepare::certificate_places(&in_force));
             }
+            preparer.pools().borrow_mut().discard();
             return Attempt { reloaded: None, findings: texts(&findings) };
         }
         in_force = wanted;
         pending = Changed::nothing();
+        if let Some(reloaded) = &reloaded {
+            preparer.pools().borrow_mut().put_in_force(&in_force, &reloaded.snapshot);
+        }
         keep_index(index.as_ref(), &mut preparer);
         Attempt { reloaded, findings: texts(&findings) }
     })

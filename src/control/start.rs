@@ -38,7 +38,7 @@ use super::reload_requests::ReloadRequests;
 use super::served::Served;
 use super::session_keys::SessionKeys;
 use super::signals::Signals;
-use super::supervise::{Ended, EngineControl, Order, RunningEngine, Supervisor};
+use super::supervise::{Ended, EngineControl, Order, Renewed, RunningEngine, Supervisor};
 use super::switches;
 use super::watch::Watch;
 use crate::clock::Moment;
@@ -179,6 +179,8 @@ pub fn start(start: Start) -> Result<Running, StartError> {
     }
     let (prepared, findings) = preparer.prepare(&settings, &bound, 1);
     let Some(prepared) = prepared else { return Err(StartError::Configuration(findings)) };
+    let pool_maker = preparer.pools();
+    pool_maker.borrow_mut().put_in_force(&settings, &prepared.snapshot);
     reload::log_findings(&findings);
     reload::keep_index(index.as_ref(), &mut preparer);
     reload::log_findings(&switches::check(&settings, &placement));
@@ -256,6 +258,7 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         log_lines_dropped,
         certificates: Arc::clone(&certificates),
         pools: Arc::clone(&pools),
+        names: pool_maker.borrow().names(),
     };
     let cells = Arc::clone(&sources.control);
     let served = Arc::new(Served::default());
@@ -292,6 +295,10 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         drain_times: prepared.drain_times,
         session_keys,
         recheck_clients: Box::new(move |reloaded| rechecks.look_after(reloaded)),
+        renew_pools: Box::new(move || {
+            let snapshot = pool_maker.borrow_mut().renewed(Moment::now())?;
+            Some(Renewed { pools: snapshot.pools.clone(), snapshot })
+        }),
         reload: reload::reloader(file, settings, preparer, index, bound, Rc::clone(&watch)),
     };
     if let Some(admin) = &admin {

@@ -153,6 +153,8 @@ pub struct Supervisor<Control: EngineControl, Reload> {
     /// Checks the clients that are here already, every turn; given what was put in force
     /// since the last.
     pub recheck_clients: RecheckClients<Control::Snapshot>,
+    /// Tells, every turn, whether names stand for other servers now.
+    pub renew_pools: RenewPools<Control::Snapshot>,
     /// Writes what engines report.
     pub event_log: EventLog,
     /// How long a drain takes.
@@ -161,6 +163,18 @@ pub struct Supervisor<Control: EngineControl, Reload> {
 
 /// Checks the clients of established sessions, for a while.
 pub type RecheckClients<Snapshot> = Box<dyn FnMut(Option<&Arc<Snapshot>>) -> Rechecked>;
+
+/// Makes a snapshot in which the pools are others, and nothing else.
+pub type RenewPools<Snapshot> = Box<dyn FnMut() -> Option<Renewed<Snapshot>>>;
+
+/// A configuration whose names stand for other servers now.
+#[derive(Debug)]
+pub struct Renewed<Snapshot> {
+    /// For the engines.
+    pub snapshot: Arc<Snapshot>,
+    /// For the metrics.
+    pub pools: Vec<Arc<Pool>>,
+}
 
 /// An engine's thread and the way to it.
 pub struct RunningEngine<Control: EngineControl> {
@@ -259,6 +273,7 @@ where
             {
                 self.reload(phase, Scope::Certificates(changed));
             }
+            self.renew_pools();
             for _ in 0..requests.end {
                 phase = self.end(phase);
             }
@@ -309,6 +324,17 @@ where
         self.cells.last_reload_succeeded.set(1);
         tracing::info!(generation, "reloaded: new connections use the new configuration");
         ReloadOutcome { succeeded: true, generation, findings }
+    }
+
+    /// Puts pools in force whose names stand for other servers now. The configuration is the
+    /// same: this is no reload.
+    fn renew_pools(&mut self) {
+        let Some(Renewed { snapshot, pools }) = (self.renew_pools)() else { return };
+        for engine in &mut self.engines {
+            engine.order(Order::Reload(Arc::clone(&snapshot)));
+        }
+        self.ejections.replace(&pools, Moment::now());
+        self.pools.replace(pools);
     }
 
     /// Whether there are more to check.

@@ -24,7 +24,7 @@ pub struct Snapshot {
     /// Counts reloads, from 1.
     pub generation: u64,
     /// One per listening socket of the driver, in the same order.
-    pub listeners: Vec<Listener>,
+    pub listeners: Arc<[Listener]>,
     /// The pools that listeners name by index.
     pub pools: Vec<Arc<Pool>>,
     /// Durations of the timer classes.
@@ -33,6 +33,22 @@ pub struct Snapshot {
     pub records: Records,
     /// What clients may ask for.
     pub limits: ClientLimits,
+}
+
+impl Snapshot {
+    /// The same with other `pools`, of the same number and names.
+    #[must_use]
+    pub fn with_pools(&self, pools: Vec<Arc<Pool>>) -> Self {
+        let Self { generation, listeners, timeouts, records, limits, .. } = self;
+        Self {
+            generation: *generation,
+            listeners: Arc::clone(listeners),
+            pools,
+            timeouts: *timeouts,
+            records: *records,
+            limits: limits.clone(),
+        }
+    }
 }
 
 /// What a listening socket leads to.

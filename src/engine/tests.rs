@@ -103,13 +103,14 @@ fn snapshot(backend: Endpoint, proxy_protocol: ProxyProtocol) -> Snapshot {
     let policy = Policy::new(PolicySettings::new(library, vec![certificate], tickets));
     Snapshot {
         generation: 1,
-        listeners: vec![Listener {
+        listeners: [Listener {
             name: "main".into(),
             policy: Arc::new(policy.expect("policy")),
             pool: 0,
             routes: Routes::default(),
             header_senders: Vec::new(),
-        }],
+        }]
+        .into(),
         pools: vec![Arc::new(Pool {
             proxy_protocol,
             ..Pool::new("pool", vec![Backend::new(backend, 1)])

@@ -79,6 +79,8 @@ pub enum ToServersError {
 /// Ready for handshakes with the servers of one pool.
 #[derive(Debug)]
 pub struct ToServers {
+    /// Of which that of every server is a copy with sessions of its own.
+    shared: ClientConfig,
     /// By server.
     configs: Box<[Arc<ClientConfig>]>,
     hosts: Box<[Option<ServerName<'static>>]>,
@@ -136,12 +138,26 @@ impl ToServers {
         shared.enable_secret_extraction = true;
         // What servers send is not unpacked.
         shared.cert_decompressors = Vec::new();
-        let of_server = |_: &Option<ServerName<'static>>| {
-            let mut config = shared.clone();
-            config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
-            Arc::new(config)
-        };
-        Ok(Self { configs: hosts.iter().map(of_server).collect(), hosts: hosts.into(), name })
+        let configs = hosts.iter().map(|_| of_new_server(&shared)).collect();
+        Ok(Self { shared, configs, hosts: hosts.into(), name })
+    }
+
+    /// The same for other servers: for each its place among those here, if it is one of them
+    /// and so has sessions, and what it is called.
+    #[must_use]
+    pub fn followed_by(
+        &self,
+        servers: impl IntoIterator<Item = (Option<usize>, Option<ServerName<'static>>)>,
+    ) -> Self {
+        let (configs, hosts): (Vec<_>, Vec<_>) = servers
+            .into_iter()
+            .map(|(before, host)| {
+                let known = before.and_then(|place| self.configs.get(place)).map(Arc::clone);
+                (known.unwrap_or_else(|| of_new_server(&self.shared)), host)
+            })
+            .unzip();
+        let (shared, name) = (self.shared.clone(), self.name.clone());
+        Self { shared, configs: configs.into(), hosts: hosts.into(), name }
     }
 
     /// The configuration for the server, and the name to ask it for, given what the client
@@ -162,6 +178,13 @@ impl ToServers {
         };
         Some((Arc::clone(self.configs.get(server)?), name?))
     }
+}
+
+/// A session is of use with the server that gave it only.
+fn of_new_server(shared: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = shared.clone();
+    config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+    Arc::new(config)
 }
 
 /// The certificate for servers that ask for one.
@@ -228,6 +251,19 @@ mod tests {
         let fixed = NameSource::Fixed("fixed.test".try_into().unwrap());
         let to_servers = to_servers(fixed, &[Some("a.test")]);
         assert_eq!(name_of(&to_servers, 0, Some("shop.test")).as_deref(), Some("fixed.test"));
+    }
+
+    #[test]
+    fn who_stays_keeps_his_sessions_and_who_comes_has_none() {
+        let before = to_servers(NameSource::Server, &[Some("a.internal"), Some("b.internal")]);
+        let named = |name: &'static str| Some(ServerName::try_from(name).unwrap());
+        let after =
+            before.followed_by([(Some(1), named("b.internal")), (None, named("c.internal"))]);
+        let [of_b, of_c] = [0, 1].map(|place| after.begin(place, None).expect("a server"));
+        assert_eq!((of_b.1, of_c.1), (named("b.internal").unwrap(), named("c.internal").unwrap()));
+        assert!(Arc::ptr_eq(&of_b.0, &before.begin(1, None).expect("a server").0));
+        assert!(before.configs.iter().all(|config| !Arc::ptr_eq(config, &of_c.0)));
+        assert!(after.begin(2, None).is_none());
     }
 
     #[test]

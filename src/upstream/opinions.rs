@@ -4,7 +4,8 @@
 //!   operator ─ ready │ drain │ maintenance ─┐
 //!   agent ──── the same; fails; a weight ───┼─▶ the strictest of them ─▶ Standing
 //!   checks ─── it fails ────────────────────┤
-//!   ejection ─ connections to it fail ──────┘
+//!   ejection ─ connections to it fail ──────┤
+//!   names ──── its name has it no longer ───┘
 //! ```
 //!
 //! Each of them says its own and takes back only its own: a server takes connections when
@@ -37,6 +38,8 @@ pub struct Opinions {
     pub agent: AgentOpinion,
     /// Too many connections to it have failed of late.
     pub ejected: bool,
+    /// The name that it was found by stands for others now.
+    pub unnamed: bool,
 }
 
 /// What an agent has said so far.
@@ -62,7 +65,8 @@ impl Default for AgentOpinion {
 impl Opinions {
     /// What they come to.
     pub fn availability(&self) -> Availability {
-        match self.operator.max(self.agent.wish) {
+        let named = if self.unnamed { Wish::Drain } else { Wish::Ready };
+        match self.operator.max(self.agent.wish).max(named) {
             Wish::Maintenance => Availability::Maintenance,
             Wish::Drain => Availability::Drain,
             Wish::Ready if self.check_fails || self.agent.fails => Availability::Down,
@@ -97,6 +101,8 @@ mod tests {
     fn the_strictest_opinion_decides_and_each_takes_back_its_own_only() {
         let status = ServerStatus::new(1);
         let change = |change: fn(&mut Opinions)| status.change(at(1), change).1.availability;
+        assert_eq!(change(|opinions| opinions.unnamed = true), Availability::Drain);
+        assert_eq!(change(|opinions| opinions.unnamed = false), Availability::Up);
         assert_eq!(change(|opinions| opinions.ejected = true), Availability::Ejected);
         assert_eq!(change(|opinions| opinions.check_fails = true), Availability::Down);
         assert_eq!(change(|opinions| opinions.agent.wish = Wish::Drain), Availability::Drain);

@@ -37,6 +37,7 @@ fn pages(engines: usize) -> Pages {
         log_lines_dropped: None,
         certificates: Arc::new(Certificates::default()),
         pools: Arc::default(),
+        names: Arc::default(),
     });
     Pages { lifecycle, metrics, served: Arc::default(), reload_requests: Arc::default() }
 }

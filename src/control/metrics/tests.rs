@@ -182,6 +182,7 @@ fn fixture(engines: usize, workers: usize) -> Fixture {
         log_lines_dropped: None,
         certificates: Arc::clone(&certificates),
         pools: Arc::clone(&pools),
+        names: Arc::default(),
     });
     Fixture { engines, workers, control, certificates, pools, page }
 }

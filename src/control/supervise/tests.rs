@@ -94,6 +94,7 @@ impl Fixture {
             ejections: Ejections::default(),
             session_keys: SessionKeys::default(),
             recheck_clients: Box::new(|_| Rechecked::default()),
+            renew_pools: Box::new(|| None),
             event_log: self.event_log.take().expect("one supervisor for each fixture"),
             drain_times: AT_ONCE,
         }
