@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{
     ClientConfig, HandshakeKind, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
-    SupportedCipherSuite,
+    SupportedCipherSuite, SupportedProtocolVersion,
 };
 use tempfile::TempDir;
 
@@ -172,6 +172,37 @@ fn shake(stream: TcpStream, config: ServerConfig) -> String {
     }
 }
 
+/// A server that demands a certificate of the site's authority.
+fn demanding_server(site: &Site, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(chain(&site.authority.certificate()).remove(0)).expect("root");
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let pem = site.issue("app.pem", NAME);
+    ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .expect("versions")
+        .with_client_cert_verifier(verifier.build().expect("verifier"))
+        .with_single_cert(chain(&pem), key(&pem))
+        .expect("certificate")
+}
+
+/// Says hello on a connection that stands, to be sure that it does.
+fn says_hello(client: &mut TlsStream, server: &mut ServerStream) {
+    client.write_all(b"hello").expect("write");
+    let mut hello = [0; 5];
+    server.read_exact(&mut hello).expect("read");
+    assert_eq!(&hello, b"hello");
+}
+
+/// Waits until the configuration was read anew, as often in all.
+fn reloaded(scene: &mut Scene, times: f64) {
+    scene.forebay.wait_until("it is read anew", |forebay| {
+        forebay.metric("forebay_reloads_succeeded_total", &[]) == times
+    });
+}
+
 /// Waits until so many handshakes with servers have failed for `reason`.
 fn failed(scene: &mut Scene, count: f64, reason: &str) {
     let label = format!("reason=\"{reason}\"");
@@ -292,10 +323,7 @@ fn the_proxy_header_goes_in_front_of_the_tls_stream_in_clear() {
     assert_eq!(String::from_utf8(line).expect("text"), wanted);
     let connection = ServerConnection::new(Arc::new(site.server())).expect("server");
     let mut server = StreamOwned::new(connection, stream);
-    client.write_all(b"hello").expect("write");
-    let mut hello = [0; 5];
-    server.read_exact(&mut hello).expect("read");
-    assert_eq!(&hello, b"hello");
+    says_hello(&mut client, &mut server);
 }
 
 // ── Who the server is ───────────────────────────────────────────────────────────────
@@ -379,9 +407,7 @@ fn anybody_is_taken_for_the_server_only_if_that_is_said_in_so_many_words() {
     let pem = site.issue("any.pem", "any.test");
     let server = Arc::new(server_config(&pem, ALL_CIPHER_SUITES));
     let (mut client, mut server) = connect(&scene, tls_client::config(), &server);
-    client.write_all(b"hello").expect("write");
-    let mut hello = [0; 5];
-    server.read_exact(&mut hello).expect("read");
+    says_hello(&mut client, &mut server);
     scene.forebay.wait_for_log("servers are not verified");
 }
 
@@ -398,10 +424,7 @@ fn the_next_server_is_tried_when_one_is_not_who_it_should_be() {
     let server = Arc::new(site.server());
     for _ in 0..2 {
         let (mut client, mut server) = connect(&scene, tls_client::config(), &server);
-        client.write_all(b"hello").expect("write");
-        let mut hello = [0; 5];
-        server.read_exact(&mut hello).expect("read");
-        assert_eq!(&hello, b"hello");
+        says_hello(&mut client, &mut server);
     }
     scene.forebay.wait_for_log("handshake with a server failed: the next one is tried");
     failed(&mut scene, 1.0, "unknown_issuer");
@@ -427,10 +450,7 @@ fn servers_that_do_not_answer_yet_keep_no_client_from_its_handshake() {
     let server = Arc::new(site.server());
     let mut servers: Vec<_> = clients.iter().map(|_| accept(&scene, &server)).collect();
     for (client, server) in clients.iter_mut().zip(&mut servers) {
-        client.write_all(b"hello").expect("write");
-        let mut hello = [0; 5];
-        server.read_exact(&mut hello).expect("read");
-        assert_eq!(&hello, b"hello");
+        says_hello(client, server);
     }
 }
 
@@ -457,7 +477,8 @@ fn a_server_that_does_not_choose_the_clients_protocol_is_refused() {
     config.alpn_protocols = vec![b"h2".to_vec()];
     // It chooses none.
     let server = site.server();
-    turned_away(&scene, config, |stream| shake(stream, server));
+    let told = turned_away(&scene, config, |stream| shake(stream, server));
+    assert!(told.contains("NoApplicationProtocol"), "the server is told: {told}");
     failed(&mut scene, 1.0, "no_shared_protocol");
 }
 
@@ -465,25 +486,56 @@ fn a_server_that_does_not_choose_the_clients_protocol_is_refused() {
 fn a_server_that_asks_for_a_certificate_gets_it() {
     let site = Site::new();
     let mine = site.issue("client.pem", "forebay.test");
-    let scene = site.scene(&format!("certificate = {mine:?}"));
-    let mut roots = RootCertStore::empty();
-    roots.add(chain(&site.authority.certificate()).remove(0)).expect("root");
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-    let pem = site.issue("app.pem", NAME);
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_client_cert_verifier(verifier.build().expect("verifier"))
-        .with_single_cert(chain(&pem), key(&pem))
-        .expect("certificate");
-    let (mut client, mut server) = connect(&scene, tls_client::config(), &Arc::new(config));
-    client.write_all(b"hello").expect("write");
-    let mut hello = [0; 5];
-    server.read_exact(&mut hello).expect("read");
-    let shown = server.conn.peer_certificates().expect("a certificate");
-    assert_eq!(shown[0], chain(&mine)[0]);
+    let mut scene = site.scene(&format!("certificate = {mine:?}"));
+    let config = Arc::new(demanding_server(&site, rustls::ALL_VERSIONS));
+    for renewals in 0..2 {
+        if renewals > 0 {
+            site.issue("client.pem", "forebay.test");
+            reloaded(&mut scene, 1.0);
+        }
+        let (mut client, mut server) = connect(&scene, tls_client::config(), &config);
+        says_hello(&mut client, &mut server);
+        let shown = server.conn.peer_certificates().expect("a certificate");
+        assert_eq!(shown[0], chain(&mine)[0]);
+    }
+}
+
+#[test]
+fn a_server_that_gets_no_certificate_is_heard_in_either_version() {
+    let site = Site::new();
+    let mut scene = site.scene("");
+    let config = demanding_server(&site, &[&rustls::version::TLS12]);
+    turned_away(&scene, tls_client::config(), |stream| shake(stream, config));
+    failed(&mut scene, 1.0, "server_alert");
+
+    // It says so when our side has finished.
+    let mut scene = site.scene("");
+    let config = Arc::new(demanding_server(&site, &[&rustls::version::TLS13]));
+    let mut client = client(&scene, tls_client::config());
+    let mut server = accept(&scene, &config);
+    server.conn.complete_io(&mut server.sock).expect_err("a certificate is demanded");
+    drop(server);
+    let (bytes, end) = read_to_end(&mut client);
+    assert!(bytes.is_empty() && end != End::Orderly, "{end:?}");
+    failed(&mut scene, 1.0, "server_alert");
+    let line = scene.forebay.wait_for_log("it did so after ours, and the client was reset");
+    assert!(line.contains("CertificateRequired"), "{line}");
+    scene.ends_by("upstream_reset");
+}
+
+#[test]
+fn authorities_are_read_anew_when_their_file_changes() {
+    let site = Site::new();
+    let mut scene = site.scene("");
+    let config = Arc::new(site.server());
+    let (mut client, mut server) = connect(&scene, tls_client::config(), &config);
+    says_hello(&mut client, &mut server);
+    let other = fs::read(Authority::new().certificate()).expect("read");
+    fs::write(site.authority.certificate(), other).expect("write");
+    reloaded(&mut scene, 1.0);
+    let config = server_config(&site.at("app.pem"), ALL_CIPHER_SUITES);
+    turned_away(&scene, tls_client::config(), |stream| shake(stream, config));
+    failed(&mut scene, 1.0, "unknown_issuer");
 }
 
 #[test]
@@ -562,6 +614,26 @@ fn a_server_that_ends_without_close_notify_cuts_the_client_off() {
     scene.ends_by("upstream_reset");
     scene.forebay.wait_until("it is counted", |forebay| {
         forebay.metric("forebay_server_truncations_total", &[]) == 1.0
+    });
+}
+
+#[test]
+fn a_server_whose_record_is_forged_is_told_and_its_client_cut_off() {
+    let site = Site::new();
+    let mut scene = site.scene("");
+    let server = Arc::new(site.server());
+    let (mut client, mut server) = connect(&scene, tls_client::config(), &server);
+    // Application data that nobody has sealed.
+    let mut forged = vec![23, 3, 3, 0, 32];
+    forged.resize(5 + 32, 0x5a);
+    server.sock.write_all(&forged).expect("write");
+    let told = server.read(&mut [0]).expect_err("an alert").to_string();
+    assert!(told.contains("BadRecordMac"), "the server is told: {told}");
+    let (bytes, end) = read_to_end(&mut client);
+    assert!(bytes.is_empty() && end != End::Orderly, "{end:?}");
+    scene.ends_by("upstream_reset");
+    scene.forebay.wait_until("it counts for who judges servers", |forebay| {
+        forebay.metric("forebay_server_early_resets_total", &[]) == 1.0
     });
 }
 
@@ -665,4 +737,68 @@ fn openssl_serves_in_both_versions() {
         let answer = asks(&scene, "/");
         assert!(answer.contains(named), "{answer}");
     }
+}
+
+#[test]
+fn openssl_may_ask_for_new_keys_or_for_another_handshake() {
+    let site = Site::new();
+    let pem = site.issue("app.pem", NAME);
+    // A HelloRequest, which a client may ignore; a KeyUpdate with an answer, and without.
+    for (version, wish) in [("-tls1_2", "r"), ("-tls1_3", "K"), ("-tls1_3", "k")] {
+        let address = free_address();
+        let mut openssl = command("openssl");
+        openssl.args(["s_server", version, "-accept", &address.to_string(), "-cert"]);
+        openssl.arg(&pem).arg("-key").arg(&pem);
+        let mut openssl = Server::start_interactive(openssl, address);
+        let scene = Scene::with("", &[&address.to_string()], false, &site.pool_tls(""), "");
+        let mut client = client(&scene, tls_client::config());
+        client.write_all(b"before\n").expect("write");
+        openssl.wait_for_line("bytes arrive", |line| line.contains("before").then_some(()));
+        openssl.tell(wish);
+        // It looks at its input first: what comes by then is a line of its own.
+        client.write_all(b"meanwhile\n").expect("write");
+        openssl.wait_for_line("the wish is read", |line| line.contains("meanwhile").then_some(()));
+        openssl.tell("and an answer");
+        let mut answer = [0; 14];
+        client.read_exact(&mut answer).expect("read");
+        assert_eq!(&answer, b"and an answer\n");
+        client.write_all(b"after\n").expect("write");
+        openssl.wait_for_line("more arrive", |line| line.contains("after").then_some(()));
+    }
+}
+
+#[test]
+fn stunnel_gets_the_certificate_that_it_demands() {
+    const LENGTH: usize = 3_000_000;
+    let site = Site::new();
+    let pem = site.issue("app.pem", NAME);
+    let mine = site.issue("client.pem", "forebay.test");
+    let address = free_address();
+    let pool = site.pool_tls(&format!("certificate = {mine:?}"));
+    let scene = Scene::with("", &[&address.to_string()], false, &pool, "");
+    let text = format!(
+        "foreground = yes\npid =\n[s]\naccept = {address}\nconnect = {}\ncert = {}\n\
+         CAfile = {}\nverifyChain = yes\n",
+        scene.backend.address,
+        pem.display(),
+        site.authority.certificate().display()
+    );
+    let file = site.at("stunnel.conf");
+    fs::write(&file, text).expect("write");
+    let mut stunnel = command("stunnel4");
+    stunnel.arg(&file);
+    let _stunnel = Server::start(stunnel, address);
+    let mut client = client(&scene, tls_client::config());
+    let mut server = scene.backend.accept();
+    let upload = thread::spawn(move || {
+        let mut received = vec![0; LENGTH];
+        server.read_exact(&mut received).expect("read");
+        server.write_all(&payload::bytes(2, LENGTH)).expect("write");
+        received
+    });
+    client.write_all(&payload::bytes(1, LENGTH)).expect("write");
+    let (received, end) = read_to_end(&mut client);
+    assert_eq!((received.len(), end), (LENGTH, End::Orderly));
+    assert!(payload::matches(2, 0, &received), "bytes are wrong");
+    assert!(payload::matches(1, 0, &upload.join().expect("server")), "bytes are wrong");
 }

@@ -164,14 +164,18 @@ fn log_no_backend(event: &NoBackend, suppressed: u64) {
 }
 
 fn log_server_handshake_failed(failed: &ServerHandshakeFailed, suppressed: u64) {
-    let ServerHandshakeFailed { pool, backend, reason, detail } = failed;
+    let ServerHandshakeFailed { pool, backend, reason, detail, next_is_tried } = failed;
+    let outcome = match next_is_tried {
+        true => "the next one is tried",
+        false => "it did so after ours, and the client was reset",
+    };
     warn!(
         pool = &**pool,
         backend = backend.as_str(),
         reason = reason.label(),
         detail = detail.as_str(),
         suppressed,
-        "handshake with a server failed: the next one is tried"
+        "handshake with a server failed: {outcome}"
     );
 }
 

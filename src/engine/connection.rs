@@ -102,6 +102,8 @@ pub(super) enum UpstreamWrite {
     Data,
     /// close_notify: the write side is shut down after it.
     CloseNotify,
+    /// The last alert: the connection ends after it.
+    LastAlert,
 }
 
 /// Client to upstream server: ciphertext in, plaintext out, in one buffer.
@@ -379,6 +381,14 @@ impl Connection {
     pub(super) fn count_of_server(&self, count: impl FnOnce(&ServerCounts)) {
         if let (Some(backend), Some(epoch)) = (self.backend, &self.epoch) {
             count(epoch.balancers.borrow()[self.pool].counts(backend));
+        }
+    }
+
+    /// The server ends the connection otherwise than in order: that is counted of it if it
+    /// had said nothing yet.
+    pub(super) fn count_if_early(&self) {
+        if !self.outbound.answered {
+            self.count_of_server(|counts| counts.reset_early.increment());
         }
     }
 

@@ -3,7 +3,7 @@
 //! A connection ends at once for everyone else; its slot is freed when the last of its
 //! operations has completed, since their buffers are the kernel's until then.
 
-use super::connection::{ClientWrite, Fate, Phase, Through, TimerClass};
+use super::connection::{ClientWrite, Fate, Phase, Through, TimerClass, UpstreamWrite};
 use super::metrics::EndReason;
 use super::{Engine, KIND_CLIENT, KIND_UPSTREAM};
 use crate::driver::Driver;
@@ -37,6 +37,25 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             }
         }
         self.abort(slot, reason);
+    }
+
+    /// Tells the server why by an alert, if its send side is free, and cuts the client off
+    /// by a reset: what it has is not the whole stream.
+    pub(super) fn fail_server_session(&mut self, slot: u32, alert: AlertDescription) {
+        self.table[slot].count_if_early();
+        if self.table[slot].upstream_write == UpstreamWrite::None
+            && let Some(buffer) = self.driver.take_buffer()
+        {
+            match self.write_server_alert(slot, &buffer, alert) {
+                Some(length) => {
+                    self.send_to_upstream(slot, buffer, 0..length, UpstreamWrite::LastAlert);
+                    self.finish(slot, EndReason::UpstreamReset, Fate::Reset, Fate::Close);
+                    return;
+                }
+                None => self.driver.release(buffer),
+            }
+        }
+        self.abort(slot, EndReason::UpstreamReset);
     }
 
     /// Ends a connection that is not at fault but out of time. The client gets no
@@ -93,8 +112,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         self.finish_if_settled(slot);
     }
 
-    /// Asks the operations in flight to end, but for a last alert: that one has until
-    /// the retry.
+    /// Asks the operations in flight to end, but for a last alert to either side: that one
+    /// has until the retry.
     fn cancel_operations(&mut self, slot: u32) {
         let (to_client, to_upstream) =
             (self.token(slot, KIND_CLIENT), self.token(slot, KIND_UPSTREAM));
@@ -112,6 +131,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             let outbound = &connection.outbound;
             match connection.upstream_operations() {
                 0 => {}
+                // Nothing is received meanwhile: the alert answers what was.
+                _ if connection.upstream_write == UpstreamWrite::LastAlert => {}
                 1 if outbound.receiving && outbound.receiving_fresh => {
                     self.driver.cancel_receive(upstream, to_upstream);
                 }

@@ -63,6 +63,9 @@ pub struct ServerHandshakeFailed {
     pub reason: ServerFailureReason,
     /// The library's own words; empty if the reason says it all.
     pub detail: String,
+    /// Whether another server can be: not when the session stood for us already, and bytes
+    /// of the client may have been sent.
+    pub next_is_tried: bool,
 }
 
 /// Every server of a pool was tried in vain.

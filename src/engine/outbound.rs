@@ -111,11 +111,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }
     }
 
-    fn upstream_reset(&mut self, slot: u32) {
-        let connection = &self.table[slot];
-        if !connection.outbound.answered {
-            connection.count_of_server(|counts| counts.reset_early.increment());
-        }
+    /// The upstream server cut its stream off: so is the client's.
+    pub(super) fn upstream_reset(&mut self, slot: u32) {
+        self.table[slot].count_if_early();
         self.abort(slot, EndReason::UpstreamReset);
     }
 

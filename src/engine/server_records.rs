@@ -19,10 +19,10 @@ use super::connection::UpstreamWrite;
 use super::metrics::EndReason;
 use super::{Engine, KIND_UPSTREAM};
 use crate::driver::{BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno, LARGE_BUFFER_BYTES, Readiness};
-use crate::handshake::HandshakeService;
+use crate::handshake::{HandshakeService, ServerFailure, ServerFailureReason};
 use crate::tls::record::{
     AlertDescription, CONTROL_RECORD_BYTES_MAX, HEADER_BYTES_MAX, Opened, PLAINTEXT_BYTES_MAX,
-    TRAILER_BYTES_MAX,
+    RecordError, TRAILER_BYTES_MAX,
 };
 
 /// What one receive takes unless a record needs more: a largest record without padding. So
@@ -117,11 +117,11 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 // Nobody has said that the stream is complete (RFC 8446 section 6.1).
                 self.metrics.server_truncations.increment();
                 self.release(buffer);
-                self.abort(slot, EndReason::UpstreamReset);
+                self.upstream_reset(slot);
             }
             (Err(_), buffer) => {
                 self.release(buffer);
-                self.abort(slot, EndReason::UpstreamReset);
+                self.upstream_reset(slot);
             }
         }
     }
@@ -136,12 +136,12 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let mut plain = 0..0;
         let mut records = 0;
         let mut ticket = None;
-        let failed = loop {
+        let failure = loop {
             let start = tls.cipher.start;
             match session.opener.open(&mut bytes[tls.cipher.clone()]) {
                 Ok(Opened::Incomplete { total_bytes }) => {
                     tls.record_bytes = total_bytes;
-                    break false;
+                    break None;
                 }
                 Ok(Opened::Data { plaintext, record_bytes }) => {
                     records += 1;
@@ -172,9 +172,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 Ok(Opened::CloseNotify { record_bytes: _ }) => {
                     tls.cipher = 0..0;
                     connection.outbound.ended = true;
-                    break false;
+                    break None;
                 }
-                Err(_) => break true,
+                Err(error) => break Some(error),
             }
         };
         self.metrics.records_opened.add(records);
@@ -183,6 +183,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         if !plain.is_empty() {
             connection.outbound.plain = plain;
             connection.outbound.buffer = buffer.take();
+            connection.outbound.answered = true;
         } else if !tls.cipher.is_empty() {
             tls.buffer = buffer.take();
         }
@@ -190,14 +191,30 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         if let Some(task) = ticket {
             self.keep_server_ticket(slot, task);
         }
-        if failed {
-            // A fatal alert of the server, or records that are not its own: there is nobody
-            // to answer whom it would help.
-            self.abort(slot, EndReason::UpstreamReset);
+        if let Some(error) = failure {
+            match error.alert() {
+                Some(alert) => self.fail_server_session(slot, alert),
+                None => self.server_sent_alert(slot, &error),
+            }
             return;
         }
         self.renew_activity_timer(slot);
         self.flush_client(slot);
+    }
+
+    /// The server ended the session by a fatal alert.
+    fn server_sent_alert(&mut self, slot: u32, error: &RecordError) {
+        let connection = &self.table[slot];
+        if !connection.outbound.answered {
+            // A server of TLS 1.3 judges our certificate, or that there is none, when the
+            // session stands for us (RFC 8446 section 4.4.2.4).
+            let failure = ServerFailure {
+                reason: ServerFailureReason::ServerAlert,
+                detail: error.to_string(),
+            };
+            self.report_server_failure(slot, failure, false);
+        }
+        self.upstream_reset(slot);
     }
 
     /// Moves part of a record away from behind the plaintext that is to be sealed. `false`
@@ -271,12 +288,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.want_buffer(slot, |wanted| wanted.write = true);
             return;
         };
-        let tls = self.table[slot].server_tls.as_mut();
-        let sealed = tls.and_then(|tls| tls.session.as_mut()).and_then(|session| {
-            let out = self.driver.bytes_mut(&buffer);
-            session.sealer.alert(AlertDescription::CloseNotify, out).ok()
-        });
-        match sealed {
+        match self.write_server_alert(slot, &buffer, AlertDescription::CloseNotify) {
             Some(length) => {
                 self.send_to_upstream(slot, buffer, 0..length, UpstreamWrite::CloseNotify);
             }
@@ -285,6 +297,18 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 self.abort(slot, EndReason::KeyLimit);
             }
         }
+    }
+
+    /// Seals an alert to the server into the buffer; `None` if the key is used up.
+    pub(super) fn write_server_alert(
+        &mut self,
+        slot: u32,
+        buffer: &Buffer,
+        alert: AlertDescription,
+    ) -> Option<usize> {
+        let session = self.table[slot].server_tls.as_mut()?.session.as_mut()?;
+        let out = self.driver.bytes_mut(buffer);
+        session.sealer.alert(alert, out).ok()
     }
 }
 

@@ -12,7 +12,8 @@
 //! would be for nothing. Its credit is one of the clients', and nobody who holds one waits
 //! for another. A credit that comes free goes to a connection that waits here before it
 //! goes to a new client; servers that are slow to answer hold half of the credits at most,
-//! so that clients of other pools go on.
+//! so that clients of other pools go on. A step is counted against its client as what it
+//! costs: the key exchange of both sides, like a client's first.
 //!
 //! The timer is that of connecting, for connection and handshake together. There is one
 //! operation on the server's socket at a time.
@@ -134,7 +135,13 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let name =
             connection.session.as_ref().and_then(|session| session.facts.server_name.as_deref());
         let (class, credit) = (task.class, task.credit);
-        self.backlog.charge(credit, class, connection.source, name, &mut self.sources);
+        // Each of the two steps has half a key exchange, or the checks of a certificate.
+        let costs = match task.to_server.as_ref().is_some_and(|to_server| to_server.awaits_ticket())
+        {
+            true => CostClass::Continuation,
+            false => CostClass::EllipticCurve,
+        };
+        self.backlog.charge(credit, costs, connection.source, name, &mut self.sources);
         self.handshakes.submit(task).inspect_err(|_| {
             self.backlog.settle(credit, &mut self.sources);
             self.metrics.shed_queue_full[class as usize].increment();
@@ -290,16 +297,33 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Reports why there is no session with this server, and goes on to the next one. The
     /// client has lost nothing but time: no byte of it was sent.
     fn server_handshake_failed(&mut self, slot: u32, failure: ServerFailure) {
-        let ServerFailure { reason, detail } = failure;
-        self.metrics.server_handshake_failures[reason as usize].increment();
+        let reason = failure.reason;
         self.metrics.upstream_failed.increment();
         self.let_go_of_server(slot);
+        self.report_server_failure(slot, failure, true);
         let connection = &mut self.table[slot];
         if !matches!(reason, ServerFailureReason::Shed | ServerFailureReason::Internal) {
             // Not for what is no fault of the server's.
             connection.count_of_server(|counts| counts.failed.increment());
         }
         connection.connect_error = None;
+        if let Some(tls) = &mut connection.server_tls {
+            tls.failure = Some(reason);
+        }
+        self.close_upstream(slot);
+        self.connect(slot);
+    }
+
+    /// Counts why there is no session with the server, and has it logged.
+    pub(super) fn report_server_failure(
+        &mut self,
+        slot: u32,
+        failure: ServerFailure,
+        next_is_tried: bool,
+    ) {
+        let ServerFailure { reason, detail } = failure;
+        self.metrics.server_handshake_failures[reason as usize].increment();
+        let connection = &self.table[slot];
         if let (Some(epoch), Some(backend)) = (&connection.epoch, connection.backend) {
             let pool = &epoch.snapshot.pools[connection.pool];
             self.events.report(Event::ServerHandshakeFailed(ServerHandshakeFailed {
@@ -307,13 +331,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 backend: pool.backends[backend].name.clone(),
                 reason,
                 detail,
+                next_is_tried,
             }));
         }
-        if let Some(tls) = &mut connection.server_tls {
-            tls.failure = Some(reason);
-        }
-        self.close_upstream(slot);
-        self.connect(slot);
     }
 
     /// Gives back everything that the handshake or the session with the server holds.

@@ -352,10 +352,10 @@ fn alert_of(error: &Error) -> AlertDescription {
 }
 
 /// Appends a fatal alert behind what rustls had to say.
-fn seal_alert(sealer: &mut Sealer, alert: AlertDescription, output: &mut Vec<u8>) {
+pub(super) fn seal_alert(sealer: &mut Sealer, alert: AlertDescription, output: &mut Vec<u8>) {
     let start = output.len();
     output.resize(start + CONTROL_RECORD_BYTES_MAX, 0);
-    // Without one the client learns from the end of the stream.
+    // Without one the peer learns from the end of the stream.
     let sealed_bytes = sealer.alert(alert, &mut output[start..]).unwrap_or(0);
     output.truncate(start + sealed_bytes);
 }

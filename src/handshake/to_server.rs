@@ -13,12 +13,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::ClientConfig;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::kernel::KernelConnection;
 use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, ClientConfig};
 
-use super::step::{Progress, Window, directions, drive, session_facts};
+use super::step::{Progress, Window, directions, drive, seal_alert, session_facts};
 use super::{Established, HandshakeFailure, ServerFailure, ServerFailureReason, StepOutcome, Task};
 use crate::tls::record::{KeysError, Opener, Sealer};
 use crate::tls::{CryptoLibrary, Version, secrets};
@@ -147,20 +147,6 @@ fn establish(
     let Stage::Shaking(connection) = std::mem::replace(&mut to_server.stage, Stage::Over) else {
         return Err(ServerFailure::internal("a finished handshake has no connection"));
     };
-    let chosen = connection.alpn_protocol();
-    if chosen != to_server.protocol.as_deref() {
-        // The client speaks the protocol it negotiated, whatever the server takes it for.
-        let text = |name: Option<&[u8]>| match name {
-            Some(name) => format!("{:?}", String::from_utf8_lossy(name)),
-            None => "none".to_owned(),
-        };
-        task.output.clear();
-        let (chosen, wanted) = (text(chosen), text(to_server.protocol.as_deref()));
-        return Err(ServerFailure {
-            reason: ServerFailureReason::NoSharedProtocol,
-            detail: format!("the client negotiated {wanted}, the server chose {chosen}"),
-        });
-    }
     let ours = |failure: HandshakeFailure| ServerFailure::internal(failure.detail);
     let facts = session_facts(&connection, None).map_err(ours)?;
     let (extracted, kernel) = connection
@@ -183,7 +169,20 @@ fn establish(
     let (receive, send) =
         directions(extracted, facts.version, library, server, client).map_err(unusable)?;
     let opener = Opener::from_server(receive).map_err(unusable)?;
-    let sealer = Sealer::new(send).map_err(unusable)?;
+    let mut sealer = Sealer::new(send).map_err(unusable)?;
+    if facts.alpn != to_server.protocol {
+        // The client speaks the protocol it negotiated, whatever the server takes it for.
+        seal_alert(&mut sealer, AlertDescription::NoApplicationProtocol, &mut task.output);
+        let text = |name: &Option<Box<[u8]>>| match name {
+            Some(name) => format!("{:?}", String::from_utf8_lossy(name)),
+            None => "none".to_owned(),
+        };
+        let (chosen, wanted) = (text(&facts.alpn), text(&to_server.protocol));
+        return Err(ServerFailure {
+            reason: ServerFailureReason::NoSharedProtocol,
+            detail: format!("the client negotiated {wanted}, the server chose {chosen}"),
+        });
+    }
     Ok(Established { opener, sealer, facts, client: None, choice: None })
 }
 

@@ -27,9 +27,18 @@ pub struct Server {
 
 impl Server {
     /// Starts it and waits until something accepts at `address`.
-    pub fn start(mut command: Command, address: SocketAddr) -> Self {
+    pub fn start(command: Command, address: SocketAddr) -> Self {
+        Self::start_with_input(command, Stdio::null(), address)
+    }
+
+    /// The same with a way to [`tell`](Self::tell) it something.
+    pub fn start_interactive(command: Command, address: SocketAddr) -> Self {
+        Self::start_with_input(command, Stdio::piped(), address)
+    }
+
+    fn start_with_input(mut command: Command, input: Stdio, address: SocketAddr) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = spawn(&mut command);
         let lines = Arc::new(Mutex::new(Vec::new()));
         collect_lines(child.stdout.take().expect("piped"), &lines);
@@ -37,6 +46,12 @@ impl Server {
         let mut server = Self { name, child, lines };
         server.wait_until("it accepts", |_| TcpStream::connect(address).ok());
         server
+    }
+
+    /// Writes a line to its standard input.
+    pub fn tell(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().expect("it was started to be told something");
+        writeln!(input, "{line}").expect("write");
     }
 
     /// Waits for a line of its output that `pick` makes something of.

@@ -251,16 +251,25 @@ fn a_server_must_choose_the_protocol_of_the_client_and_no_other() {
         let server = server(library, &offer);
         let mut pair = Pair::new(library, &config(&Offer::default()), &server, HOST, protocol);
         pair.task.outcome = StepOutcome::NeedsInput;
+        let mut told = Ok(());
         while matches!(pair.task.outcome, StepOutcome::NeedsInput) {
             step(&mut pair.task, library);
-            let _ = pair.answer();
+            told = pair.answer();
             let flight = pair.server_flight();
             pair.task.input.extend_from_slice(&flight);
         }
         if fits {
             assert_eq!(pair.established().facts.alpn.as_deref(), protocol);
+            assert_eq!(told, Ok(()));
         } else {
             assert_eq!(pair.failure().reason, ServerFailureReason::NoSharedProtocol);
+            // It has refused us, or is told by an alert that we refuse it.
+            let alert = AlertDescription::NoApplicationProtocol;
+            let refuses = Err(rustls::Error::NoApplicationProtocol);
+            assert!(
+                told == refuses || told == Err(rustls::Error::AlertReceived(alert)),
+                "{told:?}"
+            );
         }
     }
 }
