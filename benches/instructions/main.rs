@@ -34,14 +34,20 @@ const WORKS: &[Work] = &[
     ("connection-full", || connections(Way::Plain, 1..=16, false)),
     ("connection-full-ten-routes-maglev", || connections(Way::RoutedToMaglev, 1..=16, false)),
     ("connection-resumed", || connections(Way::Plain, 1..=32, true)),
-    ("relay-upload-16KiB", || relay(Conversation { rounds: 1, up_bytes: 4 << 20, down_bytes: 1 })),
-    ("relay-download-16KiB", || {
-        relay(Conversation { rounds: 1, up_bytes: 1, down_bytes: 4 << 20 })
-    }),
-    ("request-1KiB", || relay(Conversation { rounds: 1_000, up_bytes: 1_024, down_bytes: 1_024 })),
+    ("relay-upload-16KiB", || relay(Way::Plain, UPLOAD)),
+    ("relay-download-16KiB", || relay(Way::Plain, DOWNLOAD)),
+    ("request-1KiB", || relay(Way::Plain, REQUESTS_OF_1_KIB)),
+    ("connection-full-tls-server", || connections(Way::ToTlsServer, 1..=16, false)),
+    ("connection-resumed-tls-server", || connections(Way::ToTlsServer, 1..=32, true)),
+    ("request-1KiB-tls-server", || relay(Way::ToTlsServer, REQUESTS_OF_1_KIB)),
     ("client-hello", client_hello),
     ("proxy-header", proxy_header),
 ];
+
+const UPLOAD: Conversation = Conversation { rounds: 1, up_bytes: 4 << 20, down_bytes: 1 };
+const DOWNLOAD: Conversation = Conversation { rounds: 1, up_bytes: 1, down_bytes: 4 << 20 };
+const REQUESTS_OF_1_KIB: Conversation =
+    Conversation { rounds: 1_000, up_bytes: 1_024, down_bytes: 1_024 };
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
@@ -75,12 +81,13 @@ fn connections(way: Way, numbers: RangeInclusive<u16>, resumed: bool) {
         scene.run(|_| true);
     }
     assert_eq!(scene.resumed() > 0, resumed, "as it was meant");
+    assert_eq!(scene.resumed_by_server() > 0, resumed && way == Way::ToTlsServer, "the same");
     scene.finish();
 }
 
 /// One connection that stands already; what is said on it is counted.
-fn relay(conversation: Conversation) {
-    let mut scene = Scene::new(Way::Plain, false);
+fn relay(way: Way, conversation: Conversation) {
+    let mut scene = Scene::new(way, false);
     scene.connect(conversation);
     scene.run(|talks| talks);
     scene.finish();

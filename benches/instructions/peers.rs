@@ -1,12 +1,12 @@
 //! The far ends: a client and a backend that hold to a conversation, and nothing else.
 
 use std::cell::Cell;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use forebay::driver::simulator::{Line, Next, Peer};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
 
 use super::scene::{Conversation, SERVER_NAME};
 
@@ -17,6 +17,7 @@ pub(super) struct Progress {
     pub(super) talks: Cell<bool>,
     pub(super) finished: Cell<usize>,
     pub(super) resumed: Cell<usize>,
+    pub(super) resumed_by_server: Cell<usize>,
 }
 
 pub(super) struct Client {
@@ -102,40 +103,113 @@ impl Peer for Client {
 }
 
 /// Answers each request when all of it is there.
-pub(super) struct Backend {
+#[derive(Default)]
+struct Answers {
     conversation: Conversation,
     heard_bytes: usize,
     owed_bytes: usize,
 }
 
+impl Answers {
+    fn to(conversation: Conversation) -> Self {
+        Self { conversation, ..Self::default() }
+    }
+
+    fn hear(&mut self, count: usize) {
+        self.heard_bytes += count;
+        if self.heard_bytes >= self.conversation.up_bytes {
+            self.heard_bytes -= self.conversation.up_bytes;
+            self.owed_bytes += self.conversation.down_bytes;
+        }
+    }
+
+    /// Says what is owed, as far as it is taken.
+    fn say(&mut self, mut write: impl FnMut(&[u8]) -> io::Result<usize>) {
+        static CHUNK: [u8; 64 << 10] = [0x5a; 64 << 10];
+        while self.owed_bytes > 0 {
+            match write(&CHUNK[..CHUNK.len().min(self.owed_bytes)]) {
+                Ok(count @ 1..) => self.owed_bytes -= count,
+                Ok(0) | Err(_) => break,
+            }
+        }
+    }
+}
+
+/// Answers in plaintext.
+pub(super) struct Backend(Answers);
+
 impl Backend {
     pub(super) fn new(conversation: Conversation) -> Self {
-        Self { conversation, heard_bytes: 0, owed_bytes: 0 }
+        Self(Answers::to(conversation))
     }
 }
 
 impl Peer for Backend {
     fn step(&mut self, line: &mut Line<'_>) -> Next {
-        let mut chunk = [0x5a; 64 << 10];
+        let mut chunk = [0; 64 << 10];
+        let mut count = 0;
         loop {
             match line.read(&mut chunk) {
                 Ok(0) => return Next::Close,
-                Ok(count) => self.heard_bytes += count,
+                Ok(more) => count += more,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => panic!("{error}"),
             }
         }
-        if self.heard_bytes >= self.conversation.up_bytes {
-            self.heard_bytes -= self.conversation.up_bytes;
-            self.owed_bytes += self.conversation.down_bytes;
-        }
-        while self.owed_bytes > 0 {
-            let count = chunk.len().min(self.owed_bytes);
-            match line.write(&chunk[..count]) {
-                Ok(count) => self.owed_bytes -= count,
-                Err(_) => break,
+        self.0.hear(count);
+        self.0.say(|bytes| line.write(bytes));
+        Next::Wait
+    }
+}
+
+/// Answers in TLS.
+pub(super) struct TlsBackend {
+    tls: ServerConnection,
+    answers: Answers,
+    progress: Rc<Progress>,
+}
+
+impl TlsBackend {
+    pub(super) fn new(
+        config: &Arc<ServerConfig>,
+        conversation: Conversation,
+        progress: Rc<Progress>,
+    ) -> Self {
+        let tls = ServerConnection::new(Arc::clone(config)).expect("a server");
+        Self { tls, answers: Answers::to(conversation), progress }
+    }
+
+    /// Takes in what has come; whether that was all.
+    fn hear(&mut self, line: &mut Line<'_>) -> bool {
+        let mut chunk = [0; 16 << 10];
+        loop {
+            match self.tls.read_tls(line) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(error) => panic!("{error}"),
+            }
+            self.tls.process_new_packets().expect("the engine speaks TLS");
+            while let Ok(count @ 1..) = self.tls.reader().read(&mut chunk) {
+                self.answers.hear(count);
             }
         }
-        Next::Wait
+    }
+}
+
+impl Peer for TlsBackend {
+    fn step(&mut self, line: &mut Line<'_>) -> Next {
+        let shook = self.tls.is_handshaking();
+        let ended = self.hear(line);
+        let stands = shook && !self.tls.is_handshaking();
+        if stands && self.tls.handshake_kind() == Some(HandshakeKind::Resumed) {
+            self.progress.resumed_by_server.update(|count| count + 1);
+        }
+        self.answers.say(|bytes| self.tls.writer().write(bytes));
+        if ended {
+            self.tls.send_close_notify();
+        }
+        while self.tls.wants_write() && self.tls.write_tls(line).is_ok() {}
+        if ended { Next::Close } else { Next::Wait }
     }
 }

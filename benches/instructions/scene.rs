@@ -18,18 +18,21 @@ use forebay::handshake::inline::InlineService;
 use forebay::handshake::scheduler::SchedulerSettings;
 use forebay::routing::{Action, Conditions, NamePatterns, Route, Routes};
 use forebay::switch::Spin;
+use forebay::tls::certificates::LoadedCertificate;
 use forebay::tls::policy::{Policy, PolicySettings};
 use forebay::tls::self_signed::self_signed;
-use forebay::tls::{tickets, unverified};
+use forebay::tls::to_servers::{NameSource, ToServers, ToServersSettings};
+use forebay::tls::{Version, tickets, unverified};
 use forebay::upstream::{Backend as Server, HashBy, Pool};
 use ipnet::Ipv4Net;
-use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
+use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, ServerConfig};
 
 use super::LIBRARY;
 use super::counted::{UncountedDriver, counted};
-use super::peers::{self, Backend, Client};
+use super::peers::{self, Backend, Client, TlsBackend};
 
 pub(super) const SERVER_NAME: &str = "www.example.com";
 
@@ -53,6 +56,8 @@ pub(super) enum Way {
     Plain,
     /// Past nine routes to the pool of the tenth: ten servers, of which one is the client's.
     RoutedToMaglev,
+    /// No routes, one server, which TLS is spoken with, and which is verified.
+    ToTlsServer,
 }
 
 type ClockReader = Box<dyn Fn() -> Moment>;
@@ -75,10 +80,19 @@ impl Scene {
         let world = simulator.world_mut();
         let listener = world.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 443)));
         let conversation = Rc::<Cell<Conversation>>::default();
+        let progress = Rc::<peers::Progress>::default();
+        let identity = (way == Way::ToTlsServer).then(certificate);
+        let server_config = identity.as_ref().map(|identity| server_config(identity, resume));
         for backend in servers() {
-            let spoken = Rc::clone(&conversation);
+            let (spoken, progress) = (Rc::clone(&conversation), Rc::clone(&progress));
+            let config = server_config.clone();
             world.serve(backend.endpoint, move |_: ConnectionId, _: &mut Random| {
-                Answer::Accept(Box::new(Backend::new(spoken.get())))
+                Answer::Accept(match &config {
+                    Some(config) => {
+                        Box::new(TlsBackend::new(config, spoken.get(), Rc::clone(&progress)))
+                    }
+                    None => Box::new(Backend::new(spoken.get())),
+                })
             });
         }
         let clock = world.clock();
@@ -95,14 +109,14 @@ impl Scene {
             UncountedDriver(simulator),
             service(clock),
             limits(),
-            Arc::new(snapshot(way)),
+            Arc::new(snapshot(way, identity)),
             ways,
         );
         Self {
             engine,
             listener,
             commands,
-            progress: Rc::default(),
+            progress,
             conversation,
             config: Arc::new(config),
             connected: 0,
@@ -133,6 +147,11 @@ impl Scene {
         }
     }
 
+    /// Servers that resumed theirs with the engine.
+    pub(super) fn resumed_by_server(&self) -> usize {
+        self.progress.resumed_by_server.get()
+    }
+
     fn turn(&mut self, is_counted: bool) -> Progress {
         let engine = &mut self.engine;
         let result = if is_counted { counted(|| engine.turn()) } else { engine.turn() };
@@ -155,9 +174,40 @@ impl Scene {
 
 /// What a listener does by default.
 pub(super) fn policy() -> Policy {
-    let certificate = self_signed(&[SERVER_NAME], LIBRARY).expect("a certificate");
     let tickets = tickets::per_process(LIBRARY).expect("tickets");
-    Policy::new(PolicySettings::new(LIBRARY, vec![certificate], tickets)).expect("a policy")
+    Policy::new(PolicySettings::new(LIBRARY, vec![certificate()], tickets)).expect("a policy")
+}
+
+fn certificate() -> LoadedCertificate {
+    self_signed(&[SERVER_NAME], LIBRARY).expect("a certificate")
+}
+
+/// A server that shows that certificate.
+fn server_config(identity: &LoadedCertificate, resume: bool) -> Arc<ServerConfig> {
+    let certified = identity.signing.certified().expect("it is in memory");
+    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider has suites of TLS 1.3")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    config.send_tls13_tickets = usize::from(resume);
+    Arc::new(config)
+}
+
+/// TLS with that server: the same on every machine, as with clients.
+fn to_servers(identity: &LoadedCertificate) -> ToServers {
+    let certified = identity.signing.certified().expect("it is in memory");
+    ToServers::new(ToServersSettings {
+        library: LIBRARY,
+        minimum_version: Version::Tls13,
+        cipher_suites: vec!["TLS_AES_128_GCM_SHA256".parse().expect("a suite")],
+        groups: vec!["x25519".parse().expect("a group")],
+        roots: Some(certified.cert.clone()),
+        certificate: None,
+        name: NameSource::Server,
+        hosts: vec![SERVER_NAME.try_into().ok()],
+    })
+    .expect("what it needs is there")
 }
 
 /// TLS 1.3, X25519, AES-128-GCM: the same on every machine.
@@ -231,12 +281,13 @@ fn routes() -> Routes {
     Routes::new(routes)
 }
 
-fn snapshot(way: Way) -> Snapshot {
-    let plain = Pool::new("plain", servers().drain(..1).collect());
+fn snapshot(way: Way, identity: Option<LoadedCertificate>) -> Snapshot {
+    let mut first = Pool::new("first", servers().drain(..1).collect());
+    first.tls = identity.map(|identity| Arc::new(to_servers(&identity)));
     let servers = servers();
     let balance = Pool::maglev(HashBy::Source, &servers);
-    let pools = vec![plain, Pool { balance, ..Pool::new("maglev", servers) }];
-    let routes = if way == Way::Plain { Routes::default() } else { routes() };
+    let pools = vec![first, Pool { balance, ..Pool::new("maglev", servers) }];
+    let routes = if way == Way::RoutedToMaglev { routes() } else { Routes::default() };
     Snapshot {
         generation: 1,
         listeners: [Listener {
