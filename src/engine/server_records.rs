@@ -33,6 +33,7 @@ const RECEIVE_BYTES: usize = HEADER_BYTES_MAX + PLAINTEXT_BYTES_MAX + TRAILER_BY
 impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Receives what the phase wants from a server that TLS is spoken with: behind part of a
     /// record, or into a buffer from the pool.
+    #[inline(never)]
     pub(super) fn receive_from_tls_server(&mut self, slot: u32) {
         let token = self.token(slot, KIND_UPSTREAM);
         let connection = &mut self.table[slot];
@@ -83,6 +84,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     }
 
     /// Records came from the server, or the end of the TCP stream.
+    #[inline(never)]
     pub(super) fn server_records_received(
         &mut self,
         slot: u32,
@@ -219,6 +221,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
 
     /// Moves part of a record away from behind the plaintext that is to be sealed. `false`
     /// if it waits for a buffer.
+    #[inline(never)]
     pub(super) fn part_from_remainder(&mut self, slot: u32) -> bool {
         let connection = &mut self.table[slot];
         let (Some(tls), Some(buffer)) = (&mut connection.server_tls, &connection.outbound.buffer)
@@ -243,6 +246,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
 
     /// Seals what the client sent for the server, in place; returns where the records are.
     /// `None` if the key is used up.
+    #[inline(never)]
     pub(super) fn seal_to_server(
         &mut self,
         slot: u32,
@@ -283,6 +287,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     }
 
     /// Tells the server that the client has finished.
+    #[inline(never)]
     pub(super) fn send_server_close_notify(&mut self, slot: u32) {
         let Some(buffer) = self.driver.take_buffer() else {
             self.want_buffer(slot, |wanted| wanted.write = true);

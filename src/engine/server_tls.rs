@@ -15,6 +15,9 @@
 //! so that clients of other pools go on. A step is counted against its client as what it
 //! costs: the key exchange of both sides, like a client's first.
 //!
+//! What the engine calls here and in `server_records.rs` is kept out of line: in its loop it
+//! would cost those connections that have no TLS behind.
+//!
 //! The timer is that of connecting, for connection and handshake together. There is one
 //! operation on the server's socket at a time.
 
@@ -60,6 +63,7 @@ pub(super) struct ServerTls {
 
 impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// The server is connected, and is to be spoken TLS with.
+    #[inline(never)]
     pub(super) fn begin_server_handshake(&mut self, slot: u32) {
         self.credit_waiters.push(&mut self.table, slot);
         self.serve_credit_waiters();
@@ -73,6 +77,13 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
 
     /// Gives free credits to those who wait for one here, first come first served.
     pub(super) fn serve_credit_waiters(&mut self) {
+        if self.credit_waiters.first().is_some() {
+            self.give_credits_to_waiters();
+        }
+    }
+
+    #[inline(never)]
+    fn give_credits_to_waiters(&mut self) {
         while self.credit_is_for_a_server()
             && let Some(slot) = self.credit_waiters.first()
             && let Some(task) = self.credits.pop()
@@ -170,6 +181,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     }
 
     /// A worker is done with a step towards a server, or with its ticket.
+    #[inline(never)]
     pub(super) fn server_step_done(&mut self, task: Box<Task>) {
         let slot = task.slot;
         let connection = &mut self.table[slot];
@@ -192,6 +204,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
 
     /// Sends the next part of the flight, the PROXY header in front of all; when it is sent,
     /// goes on as the step's outcome says.
+    #[inline(never)]
     pub(super) fn continue_server_flight(&mut self, slot: u32) {
         let connection = &self.table[slot];
         let Some(tls) = &connection.server_tls else { return };
@@ -244,6 +257,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     }
 
     /// A part of the flight was sent, or could not be.
+    #[inline(never)]
     pub(super) fn server_flight_sent(&mut self, slot: u32, result: Result<usize, Errno>) {
         match result {
             Ok(_) => self.continue_server_flight(slot),
@@ -252,6 +266,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     }
 
     /// Bytes came from the server during the handshake, or its end.
+    #[inline(never)]
     pub(super) fn server_flight_received(
         &mut self,
         slot: u32,
@@ -285,6 +300,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
 
     /// The time for connection and handshake is over. `false` if an operation has to end
     /// first.
+    #[inline(never)]
     pub(super) fn server_handshake_timed_out(&mut self, slot: u32) -> bool {
         let connection = &self.table[slot];
         if connection.server_tls.is_none() || connection.upstream_operations() > 0 {
@@ -337,6 +353,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     }
 
     /// Gives back everything that the handshake or the session with the server holds.
+    #[inline(never)]
     pub(super) fn let_go_of_server(&mut self, slot: u32) {
         let connection = &mut self.table[slot];
         let Some(tls) = &mut connection.server_tls else { return };

@@ -51,7 +51,8 @@ impl Server {
     /// Writes a line to its standard input.
     pub fn tell(&mut self, line: &str) {
         let input = self.child.stdin.as_mut().expect("it was started to be told something");
-        writeln!(input, "{line}").expect("write");
+        // In one piece: some take what they read at once for a line.
+        input.write_all(format!("{line}\n").as_bytes()).expect("write");
     }
 
     /// Waits for a line of its output that `pick` makes something of.

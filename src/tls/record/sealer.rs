@@ -95,6 +95,8 @@ impl Sealer {
     ///
     /// # Errors
     /// No room, or this side is closed, or the key is used up: see [`SealError`].
+    // Each direction has a caller.
+    #[inline(always)]
     pub fn seal_run(
         &mut self,
         buffer: &mut [u8],
