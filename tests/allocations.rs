@@ -169,6 +169,7 @@ fn run_engine(
         listeners: [Listener {
             name: "main".into(),
             policy: Arc::new(policy.expect("policy")),
+            shadow: None,
             pool: 0,
             routes: Routes::default(),
             header_senders: Vec::new(),

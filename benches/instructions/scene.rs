@@ -293,6 +293,7 @@ fn snapshot(way: Way, identity: Option<LoadedCertificate>) -> Snapshot {
         listeners: [Listener {
             name: "main".into(),
             policy: Arc::new(policy()),
+            shadow: None,
             pool: 0,
             routes,
             header_senders: Vec::new(),

@@ -115,6 +115,7 @@ fn settings(arguments: &Arguments, backend: PathBuf) -> Settings {
             client_auth: ClientAuthSettings::default(),
             client_auth_for: Vec::new(),
             pool: 0,
+            shadow: None,
             policy,
         }],
         pools: vec![PoolSettings {

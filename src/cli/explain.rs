@@ -27,6 +27,7 @@ use crate::tls::client_hello::{
     CLIENT_HELLO_BYTES_MAX, CLIENT_HELLO_STREAM_BYTES_MAX, ClientHello, Ja4, Scan, scan,
 };
 use crate::tls::names::CipherSuite;
+use crate::tls::policy::candidate::Verdict;
 use crate::tls::provider::{crypto_provider, default_groups};
 use crate::tls::unverified::any_certificate;
 use crate::tls::{Refusal, Version};
@@ -254,9 +255,28 @@ fn explain_client(
                 let file = policy_file::path_of(&certificate.source);
                 line("policy", &format!("{}: {policy}", file.display()));
             }
+            if let Some(verdict) = listener.verdict_on(hello, destination) {
+                line("shadow", would_meet(verdict));
+            }
             explain_pool(&snapshot.pools[pool], &upstream::Client { source, server_name: name });
             SUCCESS
         }
+    }
+}
+
+/// What becomes of a client under the policy that is only tried.
+const fn would_meet(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Served => "would be served as well",
+        Verdict::Version => "would fail (version): it offers none that would be allowed",
+        Verdict::CipherSuite => "would fail (cipher_suite): it offers none that would be allowed",
+        Verdict::Certificate => {
+            "would fail (certificate): none for the name has a key that might sign"
+        }
+        Verdict::SignatureScheme => {
+            "would fail (signature_scheme): it offers none that would be allowed"
+        }
+        Verdict::Group => "would fail (group): it offers none that would be allowed",
     }
 }
 

@@ -18,6 +18,7 @@ mod output;
 mod proxy_verify;
 mod reload;
 mod run;
+mod shadow;
 mod ticket_secret;
 
 use std::process::ExitCode;
@@ -74,6 +75,8 @@ enum Command {
     /// Have the running process read its configuration and certificates again, and wait for
     /// the outcome
     Reload(reload::Arguments),
+    /// List who would fail under the policies that are only tried: [listener.shadow]
+    Shadow(shadow::Arguments),
     /// List the certificates that are served, or check whether clients will take them
     Certs(certs::Arguments),
     /// Run with a self-signed certificate and a backend of its own, without any file
@@ -92,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::check(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Reload(arguments) => reload::reload(&arguments),
+        Command::Shadow(arguments) => shadow::shadow(&arguments),
         Command::Certs(arguments) => certs::certs(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::TicketSecret(arguments) => ticket_secret::ticket_secret(&arguments),
@@ -118,6 +122,8 @@ mod tests {
             &["check", "-c", "forebay.toml", "--facts"],
             &["reload", "-c", "forebay.toml"],
             &["reload", "--admin", "127.0.0.1:9440", "--timeout", "5", "--json"],
+            &["shadow", "-c", "forebay.toml"],
+            &["shadow", "--admin", "127.0.0.1:9440", "--limit", "10000", "--json"],
             &["certs", "list", "--admin", "[::1]:9440", "--json"],
             &["certs", "check", "-c", "forebay.toml"],
             &["certs", "check", "site.pem", "certificates/", "shop.example:443"],
@@ -146,6 +152,8 @@ mod tests {
             &["ticket-secret", "generate"],
             &["proxy-verify", "header"],
             &["reload"],
+            &["shadow"],
+            &["shadow", "-c", "forebay.toml", "--limit", "10001"],
             &["certs", "list"],
             &["certs", "check"],
             &["certs", "check", "--same", "site.pem"],

@@ -12,6 +12,16 @@ pub(super) fn say(text: impl Display) {
     say_to(io::stdout().lock(), text);
 }
 
+/// Writes rows with their columns below each other.
+pub(super) fn table<const COLUMNS: usize>(rows: Vec<[String; COLUMNS]>) {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; COLUMNS] = std::array::from_fn(|column| width(column).unwrap_or_default());
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        say(cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}
+
 fn say_to(mut output: impl Write, text: impl Display) {
     let written = writeln!(output, "{text}").and_then(|()| output.flush());
     match written {

@@ -14,6 +14,7 @@ use super::finding::Located;
 use super::item::{Item, Section};
 use super::pool::PoolSettings;
 use super::report::Report;
+use super::shadow::{self, ShadowSettings};
 use super::tls::{self, TlsPolicy, TlsSettings};
 use super::{suggest, values};
 
@@ -65,6 +66,8 @@ pub struct ListenerSettings {
     /// `minimum_version`, `cipher_suites`, `groups`, default those of `[tls]`, which are
     /// filled in here.
     pub policy: TlsPolicy,
+    /// `[listener.shadow]`: a policy that is only tried.
+    pub shadow: Option<Located<ShadowSettings>>,
 }
 
 impl ListenerSettings {
@@ -94,6 +97,7 @@ pub(super) const KEYS: &[&str] = &[
     "minimum_version",
     "cipher_suites",
     "groups",
+    "shadow",
 ];
 
 const UNKNOWN_SNI: [(&str, UnknownServerName); 2] =
@@ -157,6 +161,7 @@ fn read(
     let asks = std::iter::once(&client_auth)
         .chain(client_auth_for.iter().map(|named| &named.settings))
         .any(|settings| settings.mode != ClientAuthMode::None);
+    let policy = tls::read_policy(report, section, tls.provider, &tls.policy);
     ListenerSettings {
         name,
         addresses,
@@ -187,7 +192,8 @@ fn read(
         routes: super::route::read_all(report, section, pools, asks),
         client_auth_for,
         client_auth,
-        policy: tls::read_policy(report, section, tls.provider, &tls.policy),
+        shadow: shadow::read(report, section, tls.provider, &policy),
+        policy,
     }
 }
 

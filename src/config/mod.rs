@@ -12,7 +12,8 @@
 //! failures are reported in the same form.
 //!
 //! One file a section: `engine`, `handshake`, `limits`, `timeouts`, `tls`,
-//! `session`, `log`, `admin`, `resolver`, `listener`, `route`, `pool`. Each holds the section's keys with default, unit and
+//! `session`, `log`, `admin`, `resolver`, `listener`, `route`, `shadow`,
+//! `pool`. Each holds the section's keys with default, unit and
 //! effect, and their reading. A commented file with every key is
 //! `docs/examples/forebay.toml`.
 //!
@@ -37,6 +38,7 @@ mod resolve;
 pub mod resolver;
 mod route;
 pub mod session;
+pub mod shadow;
 mod suggest;
 pub mod timeouts;
 pub mod tls;
@@ -61,6 +63,7 @@ pub use pool_tls::PoolTlsSettings;
 pub use resolve::resolve;
 pub use resolver::ResolverSettings;
 pub use session::SessionSettings;
+pub use shadow::ShadowSettings;
 pub use timeouts::TimeoutSettings;
 pub use tls::{TlsPolicy, TlsSettings};
 

@@ -374,6 +374,9 @@ fn each_default_is_what_the_example_says() {
     assert_eq!(as_is.session.overlap, written_out.session.overlap);
     assert_eq!(as_is.log, written_out.log);
     assert_eq!(as_is.listeners[0].unknown_sni, written_out.listeners[0].unknown_sni);
+    let tried = written_out.listeners[0].shadow.as_ref().unwrap();
+    let default = settings(&shadow("no_rsa = true"));
+    assert_eq!(tried.value.names, default.listeners[0].shadow.as_ref().unwrap().value.names);
     let (pool, written_out) = (&as_is.pools[0], &written_out.pools[0]);
     assert_eq!(pool.balance, written_out.balance);
     assert_eq!(pool.queue_max, written_out.queue_max);
@@ -406,6 +409,10 @@ fn the_example_shows_every_key() {
         assert!(clients.get_ref().get(*key).is_some(), "listener.client_auth.{key} is not shown");
     }
     let named = listener.get("client_auth_for").and_then(|named| named.get_ref().get(0)).unwrap();
+    let tried = listener.get("shadow").unwrap();
+    for key in shadow::KEYS {
+        assert!(tried.get_ref().get(*key).is_some(), "listener.shadow.{key} is not shown");
+    }
     for key in client_auth::NAMED_KEYS {
         let shown = named.get_ref().get(*key).is_some();
         assert!(shown, "listener.client_auth_for.{key} is not shown");
@@ -471,6 +478,79 @@ fn what_is_passed_through_is_not_wrapped_in_tls_again() {
     let route = "[[listener.route]]\nsni = \"a.test\"\naction = \"passthrough\"\npool = \"web\"";
     let told = told_exactly(&format!("{MINIMAL}\n[pool.tls]\n{route}\n"));
     assert!(told.contains("a pool without this table"), "{told}");
+}
+
+// ── Policies that are only tried ────────────────────────────────────────────────────
+
+fn shadow(text: &str) -> String {
+    format!("{MINIMAL}\n[listener.shadow]\n{text}\n")
+}
+
+#[test]
+fn what_a_trial_does_not_say_is_as_the_listener_has_it() {
+    let groups = "groups = [\"x25519\"]";
+    let text = shadow("minimum_version = \"1.3\"")
+        .replace("[[listener]]", &format!("[[listener]]\n{groups}"));
+    let settings = settings(&text);
+    let listener = &settings.listeners[0];
+    let tried = &listener.shadow.as_ref().unwrap().value;
+    assert_eq!(tried.terms.minimum_version, Version::Tls13);
+    assert_eq!(tried.terms.groups, [Group::X25519]);
+    assert_eq!(tried.terms.cipher_suites, listener.policy.cipher_suites);
+    assert_eq!((&tried.terms.signature_schemes, tried.names), (&None, 1_024));
+}
+
+#[test]
+fn a_trial_without_rsa_or_older_groups_leaves_what_is_neither() {
+    let settings = settings(&shadow("no_rsa = true\nrequire_pq = true"));
+    let tried = &settings.listeners[0].shadow.as_ref().unwrap().value.terms;
+    assert_eq!(tried.groups, [Group::X25519_MLKEM768]);
+    let schemes = tried.signature_schemes.as_ref().unwrap();
+    assert!(schemes.iter().all(|scheme| !scheme.is_rsa()));
+    assert_eq!(schemes.len(), 4);
+}
+
+#[test]
+fn a_trial_that_leaves_nothing_says_what_to_add() {
+    for (text, expected) in [
+        (
+            "groups = [\"x25519\"]\nrequire_pq = true",
+            "listener[0].shadow.require_pq: no post-quantum group is left; \
+             add \"X25519MLKEM768\" to `groups`, with provider = \"aws-lc-rs\"",
+        ),
+        (
+            "signature_schemes = [\"rsa_pss_rsae_sha256\"]\nno_rsa = true",
+            "listener[0].shadow.no_rsa: no signature scheme is left; \
+             add \"ecdsa_secp256r1_sha256\" to `signature_schemes`",
+        ),
+        (
+            "signature_schemes = [\"ecdsa_secp256r1_sha265\"]",
+            "listener[0].shadow.signature_schemes[0]: \
+             unknown signature scheme \"ecdsa_secp256r1_sha265\"; \
+             did you mean \"ecdsa_secp256r1_sha256\"?",
+        ),
+        (
+            "names = 8",
+            "listener[0].shadow.names: 8 is out of range; write a whole number from 16 to 65536",
+        ),
+    ] {
+        let told = told_exactly(&shadow(text));
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+#[test]
+fn a_trial_that_could_fail_nobody_is_probably_not_as_meant() {
+    for text in ["", "names = 64", "minimum_version = \"1.2\"", "require_pq = false"] {
+        let told = told_exactly(&shadow(text));
+        assert!(
+            told.contains("warning: listener[0].shadow: no client could fail"),
+            "{text}: {told}"
+        );
+    }
+    for text in ["no_rsa = true", "require_pq = true", "groups = [\"x25519\"]"] {
+        assert_eq!(told_exactly(&shadow(text)), "");
+    }
 }
 
 // ── Routes ──────────────────────────────────────────────────────────────────────────

@@ -217,7 +217,7 @@ pub(super) fn read_policy(
 }
 
 /// A list of names, each at most once; `check` says what else is wrong with one.
-fn read_names<T>(
+pub(super) fn read_names<T>(
     report: &mut Report<'_>,
     item: &Item<'_>,
     check: impl Fn(&mut Report<'_>, &Item<'_>, T),

@@ -1,5 +1,5 @@
-//! The admin address: `/metrics`, `/health`, `/ready`, `/certificates`, and `POST /reload`
-//! for who is on this machine, over HTTP/1.1.
+//! The admin address: `/metrics`, `/health`, `/ready`, `/certificates`, `/shadow`, and
+//! `POST /reload` for who is on this machine, over HTTP/1.1.
 //!
 //! One thread, one poll(2) loop, everything bounded: connections, bytes of a request,
 //! time for each phase. A client can cost the others nothing: when the table is full
@@ -75,7 +75,7 @@ pub struct Pages {
     pub lifecycle: Arc<Lifecycle>,
     /// `/metrics`.
     pub metrics: Page,
-    /// `/certificates`.
+    /// `/certificates` and `/shadow`.
     pub served: Arc<Served>,
     /// `POST /reload`.
     pub reload_requests: Arc<ReloadRequests>,

@@ -16,6 +16,7 @@ pub mod control_cells;
 mod names;
 mod pools;
 mod process;
+mod shadow;
 mod tables;
 
 use std::collections::BTreeSet;
@@ -35,6 +36,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use super::build;
 use super::resolver::Names;
+use super::served::Served;
 use crate::engine::metrics::{CIPHER_SUITES, EndReason, EngineMetrics, GROUPS, ShedCause};
 use crate::handshake::metrics::WorkerMetrics;
 use crate::handshake::{CostClass, FailureReason, ServerFailureReason};
@@ -139,6 +141,8 @@ pub struct Sources {
     pub pools: Arc<Pools>,
     /// What names stand for.
     pub names: Arc<Names>,
+    /// Listeners in use, for the policies that are only tried; likewise.
+    pub served: Arc<Served>,
 }
 
 /// The certificates of the configuration in force, the soonest to end first, and their
@@ -282,6 +286,7 @@ impl Collector for Forebay {
         self.about_engines(&mut print)?;
         self.sources.pools.print(&mut print)?;
         names::print(&self.sources.names, &mut print)?;
+        shadow::print(&mut print, &self.sources.served.listeners())?;
         self.about_handshakes(&mut print)?;
         self.about_workers(&mut print)
     }

@@ -30,6 +30,8 @@ pub mod secret_files;
 pub mod served;
 pub mod servers;
 pub mod session_keys;
+pub mod shadow_page;
+mod shadow_policies;
 pub mod shed_log;
 pub mod signals;
 pub mod start;

@@ -51,6 +51,11 @@ struct InForce {
 }
 
 impl PoolMaker {
+    /// Engines of the process.
+    pub const fn engines(&self) -> usize {
+        self.engines
+    }
+
     /// Makes pools for a process of `engines` engines.
     pub fn new(engines: usize) -> Self {
         Self {

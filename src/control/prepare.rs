@@ -20,6 +20,7 @@ use super::pool_tls;
 use super::pools::PoolMaker;
 use super::served::ServedListener;
 use super::session_keys::{SessionKeys, Staged};
+use super::shadow_policies::{self, Tried};
 use super::supervise::{DrainTimes, Reloaded};
 use super::watch::Changed;
 use crate::config::{self, Finding, ListenerSettings, Located, Settings};
@@ -91,6 +92,7 @@ pub fn certificate_places(settings: &Settings) -> impl Iterator<Item = &Path> {
 struct InForce {
     name: String,
     policy: Arc<Policy>,
+    tried: Option<Tried>,
     names_domain: Option<DomainId>,
 }
 
@@ -200,6 +202,18 @@ impl Preparer {
             .into_iter()
             .map(|prepared| prepared.map_or((None, None), |(policy, id)| (Some(policy), id)))
             .unzip();
+        let engines = self.pools.borrow().engines();
+        let tried: Vec<Option<Tried>> = settings
+            .listeners
+            .iter()
+            .zip(&policies)
+            .map(|(listener, policy)| {
+                let before = self.in_force.iter().find(|one| one.name == listener.name);
+                let before = before.and_then(|before| before.tried.as_ref());
+                let (policy, found) = (policy.as_ref()?, &mut findings);
+                shadow_policies::prepare(settings, listener, policy, before, engines, found)
+            })
+            .collect();
         let (mut pools, unresolved) = self.pools.borrow_mut().make(settings);
         findings.extend(unresolved);
         for (pool, of_pool) in pools.iter_mut().zip(&settings.pools) {
@@ -217,12 +231,17 @@ impl Preparer {
                 Err(finding) => findings.push(*finding),
             }
         }
-        let served = settings.listeners.iter().zip(&policies).filter_map(|(listener, policy)| {
-            let policy = Arc::clone(policy.as_ref()?);
-            Some(ServedListener { name: listener.name.clone(), policy })
+        let prepared = policies.iter().zip(&tried);
+        let served = settings.listeners.iter().zip(prepared).filter_map(|(listener, prepared)| {
+            let (policy, tried) = prepared;
+            Some(ServedListener {
+                name: listener.name.clone(),
+                policy: Arc::clone(policy.as_ref()?),
+                shadow: tried.as_ref().map(|tried| Arc::clone(&tried.shadow)),
+            })
         });
         let served = served.collect();
-        let listeners = listeners(settings, bound, &policies, &mut findings);
+        let listeners = listeners(settings, bound, &policies, &tried, &mut findings);
         let Some(staged) = staged.filter(|_| !findings.iter().any(Finding::is_error)) else {
             return (None, findings);
         };
@@ -230,11 +249,11 @@ impl Preparer {
         self.store.commit(loaded);
         self.session_keys.put_in_force(staged);
         let pools: Vec<_> = pools.into_iter().map(Arc::new).collect();
-        let in_force = settings.listeners.iter().zip(&policies).zip(domains);
+        let in_force = settings.listeners.iter().zip(&policies).zip(tried).zip(domains);
         self.in_force = in_force
-            .filter_map(|((listener, policy), names_domain)| {
+            .filter_map(|(((listener, policy), tried), names_domain)| {
                 let (name, policy) = (listener.name.clone(), Arc::clone(policy.as_ref()?));
-                Some(InForce { name, policy, names_domain })
+                Some(InForce { name, policy, tried, names_domain })
             })
             .collect();
         let snapshot = Snapshot {
@@ -443,6 +462,7 @@ fn listeners(
     settings: &Settings,
     bound: &[Bound],
     policies: &[Option<Arc<Policy>>],
+    tried: &[Option<Tried>],
     findings: &mut Vec<Finding>,
 ) -> Vec<Listener> {
     const RESTART: &str = "addresses are bound at start: restart to change them";
@@ -474,6 +494,7 @@ fn listeners(
             listeners.push(Listener {
                 name: Arc::from(listener.name.as_str()),
                 policy: Arc::clone(policy),
+                shadow: tried[index].as_ref().map(|tried| Arc::clone(&tried.shadow)),
                 pool: listener.pool,
                 routes: Routes::new(listener.routes.clone()),
                 header_senders: listener.accept_proxy_from.clone(),

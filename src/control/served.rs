@@ -1,5 +1,5 @@
-//! The certificates of the configuration in force, as a page for the admin address: a part
-//! of them at a time, because there may be 100,000.
+//! The listeners of the configuration in force, and their certificates as a page for the
+//! admin address: a part of them at a time, because there may be 100,000.
 //!
 //! Keeps what the engines have too, and reads it only when somebody asks.
 
@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::shadow::Shadow;
 use crate::tls::certificates::{CertificateName, LoadedCertificate};
 use crate::tls::policy::Policy;
 
@@ -28,6 +29,8 @@ pub struct ServedListener {
     pub name: String,
     /// Its certificates.
     pub policy: Arc<Policy>,
+    /// What is tried on its clients.
+    pub shadow: Option<Arc<Shadow>>,
 }
 
 /// Written by the control thread, read by the admin thread.
@@ -101,9 +104,14 @@ impl Served {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = listeners.into();
     }
 
+    /// The listeners, in the order of the configuration.
+    pub fn listeners(&self) -> Arc<[ServedListener]> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// `limit` certificates from the one at `offset` on.
     pub fn page(&self, offset: usize, limit: usize) -> ServedPage {
-        let listeners = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let listeners = self.listeners();
         let total = listeners.iter().map(|listener| listener.policy.certificates().len()).sum();
         let all = listeners.iter().flat_map(|listener| {
             listener.policy.certificates().iter().map(|certificate| (&listener.name, certificate))
@@ -132,7 +140,7 @@ mod tests {
         let tickets = tickets::per_process(library).expect("keys");
         let settings = PolicySettings::new(library, certificates.collect::<Vec<_>>(), tickets);
         let policy = Arc::new(Policy::new(settings).expect("a policy"));
-        ServedListener { name: name.to_owned(), policy }
+        ServedListener { name: name.to_owned(), policy, shadow: None }
     }
 
     #[test]

@@ -250,6 +250,8 @@ pub fn start(start: Start) -> Result<Running, StartError> {
     ejections.replace(&prepared.pools, Moment::now());
     pools.replace(prepared.pools);
     certificates.replace(prepared.certificates, prepared.revocation_lists);
+    let served = Arc::new(Served::default());
+    served.replace(prepared.served);
     let sources = Sources {
         sizes: plan.sizes(),
         engines: engine_metrics,
@@ -259,10 +261,9 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         certificates: Arc::clone(&certificates),
         pools: Arc::clone(&pools),
         names: pool_maker.borrow().names(),
+        served: Arc::clone(&served),
     };
     let cells = Arc::clone(&sources.control);
-    let served = Arc::new(Served::default());
-    served.replace(prepared.served);
     let reload_requests = Arc::new(ReloadRequests::default());
     let admin = match admin_listener {
         Some(listener) => {

@@ -154,6 +154,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 task.config = Some(admission.config);
                 task.gate = admission.gate.cloned();
                 task.choice = listener.choice_of(connection.peer.ip(), destination, &hello);
+                task.verdict = listener.verdict_on(&hello, destination);
                 task.listener = connection.listener;
                 hello.append_as_one_record(&mut task.input);
                 task.input.extend_from_slice(&received[hello.stream_bytes..]);
@@ -395,9 +396,15 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         if let StepOutcome::Established(session) = std::mem::take(&mut task.outcome) {
             connection.session = Some(session);
         }
+        let verdict = task.verdict;
         task.reset();
         self.credits.push(task);
         let (Some(session), Some(epoch)) = (&connection.session, &connection.epoch) else { return };
+        if let Some(verdict) = verdict {
+            let listener = &epoch.snapshot.listeners[usize::from(connection.listener)];
+            let name = session.facts.server_name.as_deref();
+            listener.count_verdict(epoch.engine, name, verdict);
+        }
         let records = epoch.snapshot.records;
         connection.sizer = RecordSizer::new(SMALL_STEP_IDLE_DEFAULT, records.small_bytes);
         connection.phase = Phase::Connecting;

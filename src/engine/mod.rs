@@ -31,6 +31,7 @@
 
 pub mod events;
 pub mod metrics;
+pub mod shadow;
 pub mod snapshot;
 
 mod accept;

@@ -10,10 +10,12 @@ use ipnet::IpNet;
 
 use super::connection::Through;
 use super::lists::List;
+use super::shadow::{Asked, Shadow};
 use crate::routing::{Action, Client, Routes};
 use crate::tls::client_auth::OpenChoice;
 use crate::tls::client_hello::ClientHello;
 use crate::tls::policy::Policy;
+use crate::tls::policy::candidate::Verdict;
 use crate::upstream::balancer::{Balancer, share_of};
 use crate::upstream::pool::Pool;
 
@@ -58,6 +60,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Certificates and protocol choices.
     pub policy: Arc<Policy>,
+    /// A policy that is tried on its clients.
+    pub shadow: Option<Arc<Shadow>>,
     /// Who goes another way than to `pool`. Their pools are indices as well.
     pub routes: Routes,
     /// Index into [`Snapshot::pools`].
@@ -97,6 +101,26 @@ impl Listener {
         }
         let (version, protocol) = self.policy.preview(hello, destination);
         self.routes.choice_of(&Client { source, hello, version, protocol })
+    }
+
+    /// What would become of a client under the policy that is tried, if there is one.
+    pub fn verdict_on(
+        &self,
+        hello: &ClientHello<'_>,
+        destination: Option<IpAddr>,
+    ) -> Option<Verdict> {
+        Some(self.shadow.as_ref()?.candidate.judge(hello, destination))
+    }
+
+    /// Counts such a client, which asked for `name`, for the engine number `engine`.
+    pub(super) fn count_verdict(&self, engine: usize, name: Option<&str>, verdict: Verdict) {
+        let Some(shadow) = &self.shadow else { return };
+        let asked = match name {
+            None => Asked::Nothing,
+            Some(name) if self.policy.has_certificate_for(name) => Asked::Served(name),
+            Some(_) => Asked::Unserved,
+        };
+        shadow.counts.count(engine, asked, verdict);
     }
 
     /// Whether a connection from `address` begins with a PROXY protocol header.
@@ -171,7 +195,7 @@ impl ClientLimits {
 /// A snapshot together with this engine's own state for it.
 #[derive(Debug)]
 pub(super) struct Epoch {
-    engine: usize,
+    pub engine: usize,
     pub snapshot: Arc<Snapshot>,
     pub balancers: RefCell<Vec<Balancer>>,
     /// Who waits for a place at a server, by pool. Shared with the epochs before, whose

@@ -106,6 +106,7 @@ fn snapshot(backend: Endpoint, proxy_protocol: ProxyProtocol) -> Snapshot {
         listeners: [Listener {
             name: "main".into(),
             policy: Arc::new(policy.expect("policy")),
+            shadow: None,
             pool: 0,
             routes: Routes::default(),
             header_senders: Vec::new(),

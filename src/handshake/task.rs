@@ -12,6 +12,7 @@ use super::{CostClass, HandshakeFailure, ServerFailure, ShedReason, ToServer};
 use crate::clock::Moment;
 use crate::tls::Version;
 use crate::tls::client_auth::{Client, Gate, OpenChoice};
+use crate::tls::policy::candidate::Verdict;
 use crate::tls::record::{HEADER_BYTES, Opener, RECORD_BYTES_MAX, Sealer};
 use crate::tls::secrets::TrafficSecrets;
 use crate::tls::server_name::ServerName;
@@ -53,6 +54,8 @@ pub struct Task {
     /// The address that the client has connected to, where that may decide what it is
     /// shown.
     pub destination: Option<IpAddr>,
+    /// What would become of the client under a policy that is only tried.
+    pub verdict: Option<Verdict>,
     /// The handshake between its steps; `None` before the first and after the last.
     pub state: Option<Box<UnbufferedServerConnection>>,
     /// Bytes from the client that no step has consumed yet, at most
@@ -117,6 +120,7 @@ impl Task {
             gate: None,
             choice: None,
             destination: None,
+            verdict: None,
             state: None,
             input: touched(Self::INPUT_BYTES_KEPT),
             output: touched(Self::OUTPUT_BYTES_KEPT),
@@ -144,6 +148,7 @@ impl Task {
         self.gate = None;
         self.choice = None;
         self.destination = None;
+        self.verdict = None;
         self.state = None;
         self.outcome = StepOutcome::Pending;
         self.queue_wait = Duration::ZERO;

@@ -1,4 +1,4 @@
-//! Cipher suites and key-exchange groups by code point and by name.
+//! Cipher suites, key-exchange groups and signature schemes by code point and by name.
 //!
 //! Names go both ways: configuration writes them (IANA's or OpenSSL's spelling),
 //! PROXY protocol headers, metrics and logs read them (OpenSSL's spelling). Knows
@@ -39,6 +39,21 @@ pub const GROUPS: [(u16, &str); 5] = [
     (0x0017, "secp256r1"),
     (0x0018, "secp384r1"),
     (0, "none"),
+];
+
+/// Signature schemes by IANA code point and name (RFC 8446 section 4.2.3), those that
+/// forebay can sign with.
+pub const SIGNATURE_SCHEMES: [(u16, &str); 10] = [
+    (0x0401, "rsa_pkcs1_sha256"),
+    (0x0501, "rsa_pkcs1_sha384"),
+    (0x0601, "rsa_pkcs1_sha512"),
+    (0x0403, "ecdsa_secp256r1_sha256"),
+    (0x0503, "ecdsa_secp384r1_sha384"),
+    (0x0603, "ecdsa_secp521r1_sha512"),
+    (0x0804, "rsa_pss_rsae_sha256"),
+    (0x0805, "rsa_pss_rsae_sha384"),
+    (0x0806, "rsa_pss_rsae_sha512"),
+    (0x0807, "ed25519"),
 ];
 
 /// What else people call the groups above.
@@ -99,6 +114,29 @@ impl Group {
     }
 }
 
+/// A signature scheme that forebay can sign with.
+///
+/// Parses IANA's name in any case; prints it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SignatureScheme(u16);
+
+impl SignatureScheme {
+    /// The IANA code point.
+    pub const fn code_point(self) -> u16 {
+        self.0
+    }
+
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        SIGNATURE_SCHEMES.into_iter().map(|(code, _)| Self(code))
+    }
+
+    /// Whether it is one of RSA keys.
+    pub const fn is_rsa(self) -> bool {
+        matches!(self.0, 0x0401 | 0x0501 | 0x0601 | 0x0804 | 0x0805 | 0x0806)
+    }
+}
+
 /// OpenSSL's name of a cipher suite; `None` for one that forebay cannot negotiate.
 pub fn cipher_suite_name(code_point: u16) -> Option<&'static str> {
     CIPHER_SUITES.iter().find(|(code, _)| *code == code_point).map(|(_, name)| *name)
@@ -107,6 +145,11 @@ pub fn cipher_suite_name(code_point: u16) -> Option<&'static str> {
 /// IANA's name of a key-exchange group; `None` for one that forebay cannot negotiate.
 pub fn group_name(code_point: u16) -> Option<&'static str> {
     named_groups().find(|(code, _)| *code == code_point).map(|(_, name)| name)
+}
+
+/// IANA's name of a signature scheme; `None` for one that forebay does not sign with.
+pub fn signature_scheme_name(code_point: u16) -> Option<&'static str> {
+    SIGNATURE_SCHEMES.iter().find(|(code, _)| *code == code_point).map(|(_, name)| *name)
 }
 
 /// A name that stands for nothing we have.
@@ -164,6 +207,16 @@ impl FromStr for Group {
     }
 }
 
+impl FromStr for SignatureScheme {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        find(name, SIGNATURE_SCHEMES.iter())
+            .map(Self)
+            .ok_or_else(|| UnknownName::new("signature scheme", name, &SIGNATURE_SCHEMES))
+    }
+}
+
 impl fmt::Display for CipherSuite {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(cipher_suite_name(self.0).unwrap_or("unknown"))
@@ -173,6 +226,12 @@ impl fmt::Display for CipherSuite {
 impl fmt::Display for Group {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(group_name(self.0).unwrap_or("unknown"))
+    }
+}
+
+impl fmt::Display for SignatureScheme {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(signature_scheme_name(self.0).unwrap_or("unknown"))
     }
 }
 
@@ -203,6 +262,16 @@ mod tests {
             assert_eq!(name.parse(), Ok(Group(code)));
         }
         assert_eq!("p-256".parse(), Ok(Group::SECP256R1));
+    }
+
+    #[test]
+    fn every_signature_scheme_parses_by_its_name_and_says_whether_it_is_of_rsa() {
+        for (code, name) in SIGNATURE_SCHEMES {
+            let scheme = SignatureScheme(code);
+            assert_eq!(name.to_ascii_uppercase().parse(), Ok(scheme));
+            assert_eq!(scheme.to_string(), name);
+            assert_eq!(scheme.is_rsa(), name.starts_with("rsa_"));
+        }
     }
 
     #[test]

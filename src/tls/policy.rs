@@ -11,6 +11,7 @@
 //! only later and dearer; what it admits, rustls may still refuse.
 #![forbid(unsafe_code)]
 
+pub mod candidate;
 mod doors;
 mod selection;
 mod terms;
@@ -44,7 +45,7 @@ use super::secrets::CaptureSecrets;
 use super::server_name::ServerName;
 use super::{CryptoLibrary, Refusal, Version};
 use doors::{Door, Doors};
-use selection::{Offer, Selection};
+use selection::{Limits, Offer, Selection};
 use terms::{AllTerms, Terms};
 
 /// What a [`Policy`] is made of.
@@ -292,8 +293,8 @@ impl Policy {
         let policies: Vec<_> = policies.into_keys().cloned().collect();
 
         let default = default_candidates(&index, &default_certificate)?;
-        let selection = Selection::new(index, default, unknown_sni, minimum_version, &provider);
-        let selection = Arc::new(selection);
+        let limits = Limits::new(&provider, minimum_version);
+        let selection = Arc::new(Selection::new(index, default, unknown_sni, limits));
 
         let compressors: Vec<_> = compression.iter().map(|one| one.compressor()).collect();
         let config = |way: &Way<'_>, version| -> Result<_, rustls::Error> {
@@ -383,8 +384,8 @@ impl Policy {
         hello: &ClientHello<'_>,
         destination: Option<IpAddr>,
     ) -> Result<Admission<'_>, Refusal> {
-        let version = self.negotiate_version(hello)?;
-        let selected = self.choose(version, hello, destination);
+        let version = self.selection.negotiate_version(hello)?;
+        let selected = self.selection.choose_for(version, hello, destination);
         // An unknown name is said before everything else: the other parameters belong
         // to a server that is not here.
         if matches!(selected, Err(Refusal::UnknownServerName)) {
@@ -399,9 +400,7 @@ impl Policy {
             return Err(Refusal::NoSignatureSchemes);
         }
         let certificate = selected?;
-        let groups = self.selection.groups(version);
-        if !hello.groups.is_some_and(|offered| groups.iter().any(|group| offered.contains(*group)))
-        {
+        if !self.selection.shares_group(version, hello) {
             return Err(Refusal::NoSharedGroup);
         }
         let door = self.door(hello);
@@ -425,7 +424,8 @@ impl Policy {
         hello: &ClientHello<'_>,
         destination: Option<IpAddr>,
     ) -> Result<&LoadedCertificate, Refusal> {
-        self.choose(self.negotiate_version(hello)?, hello, destination)
+        let version = self.selection.negotiate_version(hello)?;
+        self.selection.choose_for(version, hello, destination)
     }
 
     /// Whether it matters to clients without a server name to which address they have
@@ -448,23 +448,6 @@ impl Policy {
         self.doors.of(hello.server_name.as_ref().map(ServerName::as_str))
     }
 
-    fn choose(
-        &self,
-        version: Version,
-        hello: &ClientHello<'_>,
-        destination: Option<IpAddr>,
-    ) -> Result<&LoadedCertificate, Refusal> {
-        let offer = Offer {
-            server_name: hello.server_name.as_ref().map(ServerName::as_str),
-            destination,
-            offers_suite: |suite| hello.cipher_suites.contains(suite),
-            offers_scheme: |scheme| {
-                hello.signature_schemes.is_some_and(|schemes| schemes.contains(scheme))
-            },
-        };
-        self.selection.choose(version, &offer)
-    }
-
     /// What would be chosen for the client, as far as its ClientHello decides: the version,
     /// and the application protocol.
     pub fn preview(
@@ -472,25 +455,12 @@ impl Policy {
         hello: &ClientHello<'_>,
         destination: Option<IpAddr>,
     ) -> (Option<Version>, Option<&[u8]>) {
-        let Ok(version) = self.negotiate_version(hello) else { return (None, None) };
+        let Ok(version) = self.selection.negotiate_version(hello) else { return (None, None) };
         let terms = &self.door(hello).terms;
-        match self.choose(version, hello, destination) {
+        match self.selection.choose_for(version, hello, destination) {
             Ok(certificate) => (Some(version), terms.of(certificate).protocol(hello)),
             Err(Refusal::NoSharedVersion) => (None, None),
             Err(_) => (Some(version), terms.own.protocol(hello)),
-        }
-    }
-
-    /// The newest version that both have (RFC 8446 section 4.2.1), as rustls finds it.
-    /// Whether it is new enough is for the certificate to say.
-    fn negotiate_version(&self, hello: &ClientHello<'_>) -> Result<Version, Refusal> {
-        let have = |version| self.selection.has_version(version);
-        if hello.offers_tls13() && have(Version::Tls13) {
-            Ok(Version::Tls13)
-        } else if hello.offers_tls12() && have(Version::Tls12) {
-            Ok(Version::Tls12)
-        } else {
-            Err(Refusal::NoSharedVersion)
         }
     }
 }

@@ -227,6 +227,7 @@ impl Setting {
         let listeners = (0..self.listeners).map(|number| Listener {
             name: format!("listener-{number}").into(),
             policy: tls::policy(self.library),
+            shadow: None,
             pool: 0,
             routes: Routes::default(),
             header_senders: vec![BALANCERS.into()],

@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
 
 use super::super::admin_client::{self, AdminClientError, Which};
-use super::super::output::say;
+use super::super::output::{say, table};
 use super::super::{ExitStatus, FAILURE, SUCCESS, WRONG_INPUT};
 use crate::config;
 use crate::control::key_passphrases;
@@ -146,12 +146,7 @@ fn print_table(listed: &[Listed]) {
             text(issuer.clone()),
         ]
     }));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: [usize; 8] = std::array::from_fn(|column| width(column).unwrap_or_default());
-    for row in &rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        say(cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
+    table(rows);
 }
 
 fn names(served: &ServedCertificate) -> String {

@@ -1,5 +1,6 @@
 //! Which request gets which answer.
 
+use std::num::ParseIntError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use super::Pages;
 use crate::control::lifecycle::Stage;
 use crate::control::metrics::Format;
 use crate::control::served::PAGE_DEFAULT;
+use crate::control::shadow_page::{NAMES_DEFAULT, ShadowPage};
 
 /// Scrapes within this time see the same page, so that a flood of them costs little.
 const PAGE_FRESH: Duration = Duration::from_millis(100);
@@ -20,6 +22,7 @@ const INDEX: &str = "forebay\n\n\
     /health   200 \"ok\" while accepting, else 503: for the load balancer in front\n\
     /ready    the same, under the name that orchestrators ask for\n\
     /certificates?offset=0&limit=100  what is served, as JSON\n\
+    /shadow?limit=100  who would fail under the policies that are only tried, as JSON\n\
     POST /reload  reads configuration and certificates again; from this machine only\n";
 
 /// A response, complete.
@@ -104,18 +107,19 @@ impl Answers {
                 response("200 OK", format.content_type(), self.metrics(format))
             }
             "/certificates" => {
-                let number = |key: &str, default: usize| {
-                    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-                    let value = pairs.find(|(name, _)| *name == key).map(|(_, value)| value);
-                    value.map_or(Ok(default), str::parse)
-                };
-                match (number("offset", 0), number("limit", PAGE_DEFAULT)) {
+                match (number(query, "offset", 0), number(query, "limit", PAGE_DEFAULT)) {
                     (Ok(offset), Ok(limit)) => {
                         json("200 OK", &self.pages.served.page(offset, limit))
                     }
                     _ => refuse("400 Bad Request", "offset and limit are numbers\n"),
                 }
             }
+            "/shadow" => match number(query, "limit", NAMES_DEFAULT) {
+                Ok(limit) => {
+                    json("200 OK", &ShadowPage::new(&self.pages.served.listeners(), limit))
+                }
+                Err(_) => refuse("400 Bad Request", "limit is a number\n"),
+            },
             "/health" | "/ready" => match self.pages.lifecycle.stage() {
                 Stage::Accepting => response("200 OK", TEXT, b"ok\n".as_slice().into()),
                 Stage::Starting => refuse("503 Service Unavailable", "starting\n"),
@@ -141,6 +145,13 @@ impl Answers {
         self.printed = Some(Printed { at: now, format, page: Arc::clone(&page) });
         page
     }
+}
+
+/// The number that a query has for `key`, or `default`.
+fn number(query: &str, key: &str, default: usize) -> Result<usize, ParseIntError> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let value = pairs.find(|(name, _)| *name == key).map(|(_, value)| value);
+    value.map_or(Ok(default), str::parse)
 }
 
 /// An answer that says no, with its reason as text.

@@ -38,6 +38,7 @@ fn pages(engines: usize) -> Pages {
         certificates: Arc::new(Certificates::default()),
         pools: Arc::default(),
         names: Arc::default(),
+        served: Arc::default(),
     });
     Pages { lifecycle, metrics, served: Arc::default(), reload_requests: Arc::default() }
 }
@@ -123,7 +124,7 @@ fn a_query_does_not_change_the_page() {
 #[test]
 fn the_index_names_the_pages() {
     let response = fixture(1, PATIENT).get("/");
-    for path in ["/metrics", "/health", "/ready", "/certificates", "/reload"] {
+    for path in ["/metrics", "/health", "/ready", "/certificates", "/shadow", "/reload"] {
         assert!(body(&response).contains(path));
     }
 }

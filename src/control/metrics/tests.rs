@@ -11,6 +11,7 @@ use crate::endpoint::Endpoint;
 use crate::metrics::{Counter, Gauge};
 use crate::tls::CryptoLibrary;
 use crate::tls::certificates::CertificateName;
+use crate::tls::policy::candidate::Verdict;
 use crate::tls::self_signed::self_signed;
 use crate::upstream::status::{Availability, ServerCounts, Standing};
 use crate::upstream::{Backend, Pool};
@@ -183,6 +184,7 @@ fn fixture(engines: usize, workers: usize) -> Fixture {
         certificates: Arc::clone(&certificates),
         pools: Arc::clone(&pools),
         names: Arc::default(),
+        served: Arc::default(),
     });
     Fixture { engines, workers, control, certificates, pools, page }
 }
@@ -610,7 +612,8 @@ fn the_manual_names_every_reason_and_class() {
     let classes = CostClass::ALL.iter().map(|class| class.label());
     let causes = ShedCause::ALL.iter().map(|cause| cause.label());
     let tickets = Refused::ALL.iter().map(|cause| cause.label());
-    for label in ends.chain(failures).chain(classes).chain(causes).chain(tickets) {
+    let verdicts = Verdict::ALL.iter().map(|verdict| verdict.label());
+    for label in ends.chain(failures).chain(classes).chain(causes).chain(tickets).chain(verdicts) {
         assert!(MANUAL.contains(&format!("`{label}`")), "{label}");
     }
 }

@@ -29,6 +29,7 @@ fn listener(name: &str, port: u16) -> ListenerSettings {
         client_auth: ClientAuthSettings::default(),
         client_auth_for: Vec::new(),
         pool: 0,
+        shadow: None,
         policy: config::TlsPolicy::new(CryptoLibrary::AwsLc),
     }
 }

@@ -9,6 +9,7 @@ use rustls::crypto::CryptoProvider;
 use super::UnknownServerName;
 use crate::tls::certificates::index::{Candidates, CertificateIndex, Found};
 use crate::tls::certificates::{KeyType, LoadedCertificate, unix_seconds};
+use crate::tls::client_hello::ClientHello;
 use crate::tls::{Refusal, Version};
 
 /// What a client offers, as far as the choice of a certificate goes.
@@ -29,10 +30,45 @@ pub(super) struct Selection {
     index: CertificateIndex,
     default: Candidates,
     unknown_sni: UnknownServerName,
+    limits: Limits,
+}
+
+/// What may be negotiated.
+#[derive(Debug)]
+pub(super) struct Limits {
     /// Of certificates without a policy of their own.
     minimum_version: Version,
+    /// What may be signed with; `None`: all that the keys can.
+    schemes: Option<Box<[u16]>>,
     tls12: Allowed,
     tls13: Allowed,
+}
+
+impl Limits {
+    pub(super) fn new(provider: &CryptoProvider, minimum_version: Version) -> Self {
+        Self {
+            minimum_version,
+            schemes: None,
+            tls12: Allowed::new(provider, Version::Tls12),
+            tls13: Allowed::new(provider, Version::Tls13),
+        }
+    }
+
+    /// The same, and only these signature schemes.
+    pub(super) fn signed_with(self, schemes: Box<[u16]>) -> Self {
+        Self { schemes: Some(schemes), ..self }
+    }
+
+    const fn allowed(&self, version: Version) -> &Allowed {
+        match version {
+            Version::Tls12 => &self.tls12,
+            Version::Tls13 => &self.tls13,
+        }
+    }
+
+    fn allows_scheme(&self, scheme: u16) -> bool {
+        self.schemes.as_ref().is_none_or(|schemes| schemes.contains(&scheme))
+    }
 }
 
 /// What the listener allows under one version, by code point.
@@ -65,31 +101,70 @@ impl Selection {
         index: CertificateIndex,
         default: Candidates,
         unknown_sni: UnknownServerName,
-        minimum_version: Version,
-        provider: &CryptoProvider,
+        limits: Limits,
     ) -> Self {
-        Self {
-            index,
-            default,
-            unknown_sni,
-            minimum_version,
-            tls12: Allowed::new(provider, Version::Tls12),
-            tls13: Allowed::new(provider, Version::Tls13),
-        }
+        Self { index, default, unknown_sni, limits }
+    }
+
+    /// The same certificates under other limits.
+    pub(super) fn under(&self, limits: Limits) -> Self {
+        Self::new(self.index.clone(), self.default, self.unknown_sni, limits)
     }
 
     pub(super) fn index(&self) -> &CertificateIndex {
         &self.index
     }
 
-    /// Whether any suite of this version is allowed.
-    pub(super) fn has_version(&self, version: Version) -> bool {
-        !self.allowed(version).suites.is_empty()
+    /// The newest version that both have (RFC 8446 section 4.2.1), as rustls finds it.
+    /// Whether it is new enough is for the certificate to say.
+    pub(super) fn negotiate_version(&self, hello: &ClientHello<'_>) -> Result<Version, Refusal> {
+        // Without a suite there is no version.
+        let have = |version| !self.limits.allowed(version).suites.is_empty();
+        if hello.offers_tls13() && have(Version::Tls13) {
+            Ok(Version::Tls13)
+        } else if hello.offers_tls12() && have(Version::Tls12) {
+            Ok(Version::Tls12)
+        } else {
+            Err(Refusal::NoSharedVersion)
+        }
     }
 
-    /// The key-exchange groups allowed under `version`.
-    pub(super) fn groups(&self, version: Version) -> &[u16] {
-        &self.allowed(version).groups
+    /// Whether the client offers a key-exchange group that is allowed under `version`.
+    pub(super) fn shares_group(&self, version: Version, hello: &ClientHello<'_>) -> bool {
+        let groups = &self.limits.allowed(version).groups;
+        hello.groups.is_some_and(|offered| groups.iter().any(|group| offered.contains(*group)))
+    }
+
+    /// The best certificate for a client among those that it can verify.
+    pub(super) fn choose_for(
+        &self,
+        version: Version,
+        hello: &ClientHello<'_>,
+        destination: Option<IpAddr>,
+    ) -> Result<&LoadedCertificate, Refusal> {
+        let offer = Offer {
+            server_name: hello.server_name.as_deref(),
+            destination,
+            offers_suite: |suite| hello.cipher_suites.contains(suite),
+            offers_scheme: |scheme| {
+                hello.signature_schemes.is_some_and(|schemes| schemes.contains(scheme))
+            },
+        };
+        self.choose(version, &offer)
+    }
+
+    /// Whether any certificate can be shown under any version, whatever the client.
+    pub(super) fn has_any_certificate(&self) -> bool {
+        [Version::Tls13, Version::Tls12].into_iter().any(|version| {
+            let suites = &self.limits.allowed(version).suites;
+            self.index.certificates().iter().any(|certificate| {
+                let key_type = certificate.key_type;
+                let mut schemes = signature_schemes(key_type, version).iter();
+                version >= self.minimum_version_of(certificate)
+                    && suites.iter().any(|suite| suite_takes(*suite, key_type))
+                    && schemes.any(|scheme| self.limits.allows_scheme(*scheme))
+            })
+        })
     }
 
     /// The best certificate for the name among those that the client can verify.
@@ -140,7 +215,7 @@ impl Selection {
     /// The oldest version in which a certificate is shown.
     pub(super) fn minimum_version_of(&self, certificate: &LoadedCertificate) -> Version {
         let own = certificate.policy.as_ref().and_then(|policy| policy.minimum_version);
-        own.unwrap_or(self.minimum_version)
+        own.unwrap_or(self.limits.minimum_version)
     }
 
     /// The first candidate that is shown in this version, that the client can verify, and
@@ -151,7 +226,7 @@ impl Selection {
         version: Version,
         offer: &Offer<'_, impl Fn(u16) -> bool, impl Fn(u16) -> bool>,
     ) -> Result<&'a LoadedCertificate, Refusal> {
-        let suites = &self.allowed(version).suites;
+        let suites = &self.limits.allowed(version).suites;
         let mut version_in_common = false;
         let mut suite_in_common = false;
         let mut first: Option<&LoadedCertificate> = None;
@@ -166,7 +241,9 @@ impl Selection {
                 .any(|suite| suite_takes(*suite, key_type) && (offer.offers_suite)(*suite));
             suite_in_common |= usable_suite;
             let schemes = signature_schemes(key_type, version);
-            if usable_suite && schemes.iter().any(|scheme| (offer.offers_scheme)(*scheme)) {
+            let verifiable =
+                |scheme: &u16| (offer.offers_scheme)(*scheme) && self.limits.allows_scheme(*scheme);
+            if usable_suite && schemes.iter().any(verifiable) {
                 let Some(first) = first else {
                     first = Some(candidate);
                     continue;
@@ -186,13 +263,6 @@ impl Selection {
             (true, false) => Refusal::NoSharedCipherSuite,
             (true, true) => Refusal::NoSharedSignatureScheme,
         })
-    }
-
-    const fn allowed(&self, version: Version) -> &Allowed {
-        match version {
-            Version::Tls12 => &self.tls12,
-            Version::Tls13 => &self.tls13,
-        }
     }
 }
 

@@ -31,7 +31,7 @@ static FOUR_KINDS: LazyLock<TempDir> = LazyLock::new(|| {
     directory
 });
 
-fn four_kinds(library: CryptoLibrary) -> Vec<LoadedCertificate> {
+pub(super) fn four_kinds(library: CryptoLibrary) -> Vec<LoadedCertificate> {
     let paths = [FOUR_KINDS.path().to_owned()];
     let (certificates, findings) =
         certificates::load(&paths, library, &Passphrases::default(), SystemTime::now());
@@ -39,17 +39,20 @@ fn four_kinds(library: CryptoLibrary) -> Vec<LoadedCertificate> {
     certificates
 }
 
-fn only(library: CryptoLibrary, key_type: KeyType) -> Vec<LoadedCertificate> {
+pub(super) fn only(library: CryptoLibrary, key_type: KeyType) -> Vec<LoadedCertificate> {
     let mut certificates = four_kinds(library);
     certificates.retain(|certificate| certificate.key_type == key_type);
     certificates
 }
 
-fn settings(library: CryptoLibrary, certificates: Vec<LoadedCertificate>) -> PolicySettings {
+pub(super) fn settings(
+    library: CryptoLibrary,
+    certificates: Vec<LoadedCertificate>,
+) -> PolicySettings {
     PolicySettings::new(library, certificates, tickets::per_process(library).unwrap())
 }
 
-fn policy(library: CryptoLibrary, certificates: Vec<LoadedCertificate>) -> Policy {
+pub(super) fn policy(library: CryptoLibrary, certificates: Vec<LoadedCertificate>) -> Policy {
     Policy::new(settings(library, certificates)).unwrap()
 }
 
