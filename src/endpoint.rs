@@ -1,11 +1,11 @@
-//! Where a stream socket leads: an internet address or a UNIX path.
+//! Where a stream socket leads, an internet address or a UNIX path, and where it comes from.
 //!
 //! Knows nothing of the rest of the crate; `config` parses it, `upstream` chooses
 //! one, `driver` turns it into what the kernel wants.
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// The far end of a connection, resolved.
@@ -21,6 +21,15 @@ impl Endpoint {
     /// The longest path of a UNIX socket: `sun_path` has 108 bytes, the last of them
     /// zero (unix(7)).
     pub const UNIX_PATH_BYTES_MAX: usize = 107;
+}
+
+/// The near end of a connection, where that is not for the kernel to choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalAddress {
+    /// The address; its port is for the kernel to choose.
+    pub address: IpAddr,
+    /// It need not be one of this machine's: IP_TRANSPARENT (ip(7)).
+    pub is_foreign: bool,
 }
 
 impl fmt::Display for Endpoint {

@@ -12,7 +12,7 @@ use std::ops::Range;
 use forebay::clock::Moment;
 use forebay::driver::simulator::Simulator;
 use forebay::driver::{Buffer, Completion, Driver, Errno, Readiness, Socket, Token, Wait};
-use forebay::endpoint::Endpoint;
+use forebay::endpoint::{Endpoint, LocalAddress};
 
 thread_local!(static COUNTING: Cell<bool> = const { Cell::new(false) });
 
@@ -67,8 +67,13 @@ impl Driver for UncountedDriver {
         uncounted(|| self.0.close_listener(listener));
     }
 
-    fn connect(&mut self, endpoint: &Endpoint, token: Token) -> Result<Socket, Errno> {
-        uncounted(|| self.0.connect(endpoint, token))
+    fn connect(
+        &mut self,
+        endpoint: &Endpoint,
+        from: Option<LocalAddress>,
+        token: Token,
+    ) -> Result<Socket, Errno> {
+        uncounted(|| self.0.connect(endpoint, from, token))
     }
 
     fn receive(&mut self, socket: &Socket, length_max: usize, readiness: Readiness, token: Token) {

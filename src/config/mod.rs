@@ -39,6 +39,7 @@ pub mod resolver;
 mod route;
 pub mod session;
 pub mod shadow;
+mod source_address;
 mod suggest;
 pub mod timeouts;
 pub mod tls;

@@ -14,7 +14,7 @@ use crate::tls::CryptoLibrary;
 use crate::tls::to_servers::NameSource;
 use crate::upstream::pool::Ejection;
 use crate::upstream::status::Standing;
-use crate::upstream::{Backend, HashBy, Pool};
+use crate::upstream::{Backend, HashBy, Pool, SourceAddress};
 
 use super::finding::Located;
 use super::item::{Item, Section};
@@ -57,6 +57,14 @@ pub struct PoolSettings {
     /// `eject_share_max = N`, 1 to 99, default 50: hundredths of the backends, rounded down,
     /// that may be out at a time. The last that takes connections is never ejected.
     pub ejection: Option<Ejection>,
+    /// Where connections to the backends come from, one of:
+    ///
+    /// * `bind = "address" | [one of each family]`, default absent, which is what the kernel
+    ///   chooses: an address of this machine, for backends of its family.
+    /// * `transparent = true | false`, default `false`: the client's own address. The answers
+    ///   must be routed back through this machine, and the process needs CAP_NET_ADMIN.
+    ///   A backend of another family than the client is passed over.
+    pub source: Option<Located<SourceAddress>>,
     /// `proxy_protocol = "none" | "v1" | "v2"`, default `"none"`: what is sent in front of
     /// the plaintext. `"v1"` tells the client's address, `"v2"` also ALPN, server name,
     /// TLS version and cipher suite. The servers must be configured to expect it.
@@ -81,6 +89,7 @@ impl PoolSettings {
             queue_max: Self::QUEUE_MAX,
             slow_start: Duration::ZERO,
             ejection: None,
+            source: None,
             proxy_protocol: ProxyProtocol::default(),
             tls: None,
         }
@@ -165,6 +174,8 @@ pub(super) const KEYS: &[&str] = &[
     "eject_after",
     "eject_time",
     "eject_share_max",
+    "bind",
+    "transparent",
     "proxy_protocol",
     "tls",
 ];
@@ -246,6 +257,7 @@ fn read(
             item.duration(report, Duration::ZERO..=Duration::from_secs(3_600))
         }),
         ejection: read_ejection(report, section),
+        source: super::source_address::read(report, section),
         proxy_protocol: section.value(
             report,
             "proxy_protocol",
@@ -255,6 +267,7 @@ fn read(
         tls: pool_tls::read(report, section, directory, provider),
     };
     check_server_names(report, &pool);
+    super::source_address::check(report, &pool);
     pool
 }
 

@@ -78,6 +78,7 @@ fn resolve_pool(
         queue_max: pool.queue_max,
         slow_start: pool.slow_start,
         ejection: pool.ejection,
+        source: pool.source.as_ref().map(|source| source.value).unwrap_or_default(),
         proxy_protocol: pool.proxy_protocol,
         ..Pool::new(&pool.name.value, backends)
     }

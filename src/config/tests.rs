@@ -16,7 +16,7 @@ use crate::tls::policy::UnknownServerName;
 use crate::tls::to_servers::NameSource;
 use crate::tls::{CryptoLibrary, Version};
 use crate::upstream::pool::Ejection;
-use crate::upstream::{HashBy, Pool};
+use crate::upstream::{HashBy, Pool, SourceAddress};
 
 const EXAMPLE: &str = include_str!("../../docs/examples/forebay.toml");
 
@@ -478,6 +478,44 @@ fn what_is_passed_through_is_not_wrapped_in_tls_again() {
     let route = "[[listener.route]]\nsni = \"a.test\"\naction = \"passthrough\"\npool = \"web\"";
     let told = told_exactly(&format!("{MINIMAL}\n[pool.tls]\n{route}\n"));
     assert!(told.contains("a pool without this table"), "{told}");
+}
+
+// ── Where connections to backends come from ─────────────────────────────────────────
+
+fn source(keys: &str) -> Option<SourceAddress> {
+    let settings = settings(&format!("{MINIMAL}\n{keys}"));
+    settings.pools[0].source.as_ref().map(|source| source.value)
+}
+
+#[test]
+fn connections_come_from_an_address_of_each_family_or_from_the_client() {
+    let (ipv4, ipv6) = ("10.0.0.5".parse().ok(), "2001:db8::5".parse().ok());
+    assert_eq!(source(""), None);
+    let own = SourceAddress::Own { ipv4, ipv6: None };
+    assert_eq!(source("bind = \"10.0.0.5\""), Some(own));
+    let own = SourceAddress::Own { ipv4, ipv6 };
+    assert_eq!(source("bind = [\"2001:db8::5\", \"10.0.0.5\"]"), Some(own));
+    assert_eq!(source("transparent = false"), None);
+    assert_eq!(source("transparent = true"), Some(SourceAddress::Client));
+}
+
+#[test]
+fn a_source_that_cannot_be_is_told() {
+    for (keys, expected) in [
+        ("bind = \"10.0.0.5:80\"", "\"10.0.0.5:80\" is no address that a connection can come from"),
+        ("bind = \"0.0.0.0\"", "\"0.0.0.0\" is no address that a connection can come from"),
+        ("bind = [\"10.0.0.5\", \"10.0.0.6\"]", "a second address of the same family"),
+        (
+            "bind = \"10.0.0.5\"\ntransparent = true",
+            "pool[0].bind: the connections cannot come from the client's address too",
+        ),
+    ] {
+        let told = told_exactly(&format!("{MINIMAL}\n{keys}"));
+        assert!(told.contains("error: ") && told.contains(expected), "{told}");
+    }
+    let unix = MINIMAL.replace("10.0.0.1:8080", "unix:/run/web.sock");
+    let told = told_exactly(&format!("{unix}\ntransparent = true"));
+    assert!(told.contains("warning: pool[0].transparent: has no effect"), "{told}");
 }
 
 // ── Policies that are only tried ────────────────────────────────────────────────────

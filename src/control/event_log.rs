@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use super::rate_limit::RateLimit;
 use super::shed_log::ShedLog;
 use crate::clock::Moment;
+use crate::driver::Errno;
 use crate::engine::events::{
     Event, EventSource, HandshakeFailed, NoBackend, ServerHandshakeFailed,
 };
@@ -153,7 +154,7 @@ fn log_no_backend(event: &NoBackend, suppressed: u64) {
     let NoBackend { peer, listener, pool, attempts, last_error, last_failure } = event;
     let peer = as_the_client_knows_it(*peer);
     let last_error = match (last_error, last_failure) {
-        (Some(error), _) => error.to_string(),
+        (Some(error), _) => explained(*error),
         (None, Some(reason)) => format!("TLS with it failed: {}", reason.label()),
         (None, None) => "no attempt was made".to_owned(),
     };
@@ -161,6 +162,17 @@ fn log_no_backend(event: &NoBackend, suppressed: u64) {
         %peer, listener = &**listener, pool = &**pool, attempts, last_error, suppressed,
         "no backend could be connected: the client was closed"
     );
+}
+
+/// The kernel's words, and what they mean where those are of little help.
+fn explained(error: Errno) -> String {
+    let meaning = match error.0 {
+        libc::EADDRNOTAVAIL => ": no port is left towards the server, or `bind` is not here",
+        libc::EAFNOSUPPORT => ": client and server have addresses of different families",
+        libc::EPERM => ": `transparent` needs CAP_NET_ADMIN",
+        _ => "",
+    };
+    format!("{error}{meaning}")
 }
 
 fn log_server_handshake_failed(failed: &ServerHandshakeFailed, suppressed: u64) {
@@ -190,7 +202,6 @@ mod tests {
 
     use super::*;
     use crate::control::logging::captured;
-    use crate::driver::Errno;
     use crate::engine::events::{EVENTS_WAITING_MAX, EventSink, event_queue};
 
     fn fail(sink: &EventSink, server_name: &str, reason: FailureReason) {

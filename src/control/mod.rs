@@ -34,6 +34,7 @@ pub mod shadow_page;
 mod shadow_policies;
 pub mod shed_log;
 pub mod signals;
+mod source_addresses;
 pub mod start;
 pub mod supervise;
 pub mod switches;

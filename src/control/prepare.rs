@@ -21,6 +21,7 @@ use super::pools::PoolMaker;
 use super::served::ServedListener;
 use super::session_keys::{SessionKeys, Staged};
 use super::shadow_policies::{self, Tried};
+use super::source_addresses;
 use super::supervise::{DrainTimes, Reloaded};
 use super::watch::Changed;
 use crate::config::{self, Finding, ListenerSettings, Located, Settings};
@@ -216,6 +217,7 @@ impl Preparer {
             .collect();
         let (mut pools, unresolved) = self.pools.borrow_mut().make(settings);
         findings.extend(unresolved);
+        findings.extend(source_addresses::check(settings));
         for (pool, of_pool) in pools.iter_mut().zip(&settings.pools) {
             let Some(tls) = &of_pool.tls else { continue };
             let errors_before = errors(&findings);

@@ -30,7 +30,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, LocalAddress};
 
 /// Bytes of one pool buffer: headroom, one largest record, and room to split 16 KiB of
 /// plaintext into records of one TCP segment each. A whole number of cache lines.
@@ -177,11 +177,19 @@ pub trait Driver {
     /// no accept on it is in flight.
     fn close_listener(&mut self, listener: usize);
 
-    /// Opens a socket towards `endpoint` and starts connecting it.
+    /// Opens a socket towards `endpoint` and starts connecting it, from the address `from`
+    /// unless that is for the kernel to choose. `from` is of the family of the endpoint.
     ///
     /// # Errors
-    /// The socket cannot be made (descriptor limit, family not supported).
-    fn connect(&mut self, endpoint: &Endpoint, token: Token) -> Result<Socket, Errno>;
+    /// The socket cannot be made (descriptor limit, family not supported), or have the
+    /// address (`EADDRNOTAVAIL`: it is none of this machine's; `EPERM`: a foreign one needs
+    /// CAP_NET_ADMIN). With `EADDRNOTAVAIL` a connect may also complete: no port is left.
+    fn connect(
+        &mut self,
+        endpoint: &Endpoint,
+        from: Option<LocalAddress>,
+        token: Token,
+    ) -> Result<Socket, Errno>;
 
     /// Receives up to `length_max` bytes (at most [`RECEIVE_BYTES_MAX`]) into a pool
     /// buffer that is taken only when data arrives. Fails with `ENOBUFS` if the pool

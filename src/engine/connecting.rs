@@ -40,13 +40,18 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let token = self.token(slot, KIND_UPSTREAM);
         let connection = &mut self.table[slot];
         let Some(epoch) = connection.epoch.as_ref() else { return false };
-        let endpoint = &epoch.snapshot.pools[connection.pool].backends[server].endpoint;
         let pool = connection.pool;
+        let of_pool = &epoch.snapshot.pools[pool];
+        let endpoint = &of_pool.backends[server].endpoint;
         connection.tried.insert(server);
-        if epoch.snapshot.pools[pool].tls.is_some() && connection.server_tls.is_none() {
+        let Ok(from) = of_pool.source.towards(endpoint, connection.peer.ip()) else {
+            connection.connect_error = Some(Errno(libc::EAFNOSUPPORT));
+            return false;
+        };
+        if of_pool.tls.is_some() && connection.server_tls.is_none() {
             connection.server_tls = Some(Box::default());
         }
-        match self.driver.connect(endpoint, token) {
+        match self.driver.connect(endpoint, from, token) {
             Ok(socket) => {
                 epoch.balancers.borrow_mut()[pool].opened(server);
                 connection.upstream = Some(socket);
@@ -56,7 +61,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 self.metrics.upstream_connections.increment();
             }
             Err(error) => {
-                epoch.balancers.borrow()[pool].counts(server).failed.increment();
+                if !is_ours(error) {
+                    epoch.balancers.borrow()[pool].counts(server).failed.increment();
+                }
                 self.metrics.upstream_failed.increment();
                 connection.connect_error = Some(error);
                 return false;
@@ -88,7 +95,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 let error =
                     if connection.connect_timed_out { Errno(libc::ETIMEDOUT) } else { error };
                 self.metrics.upstream_failed.increment();
-                connection.count_of_server(|counts| counts.failed.increment());
+                if !is_ours(error) {
+                    connection.count_of_server(|counts| counts.failed.increment());
+                }
                 connection.connect_error = Some(error);
                 self.close_upstream(slot);
                 self.connect(slot);
@@ -120,4 +129,10 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         }
         self.fail_session(slot, AlertDescription::InternalError, EndReason::NoBackend);
     }
+}
+
+/// Whether a connection failed because of the address that it was to come from: the server has
+/// no part in that, and is not to be taken for one that fails.
+fn is_ours(error: Errno) -> bool {
+    matches!(error.0, libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EPERM)
 }

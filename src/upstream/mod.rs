@@ -7,9 +7,11 @@ pub mod balancer;
 pub mod maglev;
 pub mod opinions;
 pub mod pool;
+pub mod source_address;
 pub mod status;
 
 pub use balancer::{Balancer, Choice};
 pub use maglev::{Client, HashBy, Maglev};
 pub use pool::{Backend, Balance, Pool, Tried};
+pub use source_address::SourceAddress;
 pub use status::ServerStatus;

@@ -18,6 +18,7 @@ use std::time::Duration;
 use rustls_pki_types::ServerName;
 
 use super::maglev::{self, HashBy, Maglev};
+use super::source_address::SourceAddress;
 use super::status::ServerStatus;
 use crate::endpoint::Endpoint;
 use crate::proxy_protocol::ProxyProtocol;
@@ -39,6 +40,8 @@ pub struct Pool {
     pub slow_start: Duration,
     /// When servers are taken out because connections to them fail; `None` is never.
     pub ejection: Option<Ejection>,
+    /// Where connections to the servers come from.
+    pub source: SourceAddress,
     /// What the servers expect in front of the plaintext.
     pub proxy_protocol: ProxyProtocol,
     /// What is negotiated with the servers; `None`: they get plaintext.
@@ -72,6 +75,7 @@ impl Pool {
             queue_max: 0,
             slow_start: Duration::ZERO,
             ejection: None,
+            source: SourceAddress::default(),
             proxy_protocol: ProxyProtocol::default(),
             tls: None,
         }

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::unix::ffi::OsStrExt;
 
 use super::super::Errno;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, LocalAddress};
 
 /// A place for one socket address that the kernel reads or writes.
 #[derive(Clone, Copy)]
@@ -117,15 +117,46 @@ impl KernelAddress {
     }
 }
 
+/// Gives a socket of the same family its address, and leaves the port to connect(2), which
+/// needs it to be unused towards the same server only (IP_BIND_ADDRESS_NO_PORT, Linux 4.2).
+pub(super) fn bind(descriptor: i32, from: LocalAddress) -> Result<(), Errno> {
+    let (level, transparent) = match from.address {
+        IpAddr::V4(_) => (libc::SOL_IP, libc::IP_TRANSPARENT),
+        IpAddr::V6(_) => (libc::SOL_IPV6, libc::IPV6_TRANSPARENT),
+    };
+    if from.is_foreign {
+        switch_on(descriptor, level, transparent)?;
+    }
+    // Of both families, in spite of its name.
+    switch_on(descriptor, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT)?;
+    let mut place = KernelAddress::default();
+    let endpoint = Endpoint::Inet(SocketAddr::new(from.address, 0));
+    let (address, length, _) = place.set(&endpoint).map_err(Errno)?;
+    // SAFETY: the pointer is into the local above, the length is that of what is there.
+    checked(unsafe { libc::bind(descriptor, address, length) })
+}
+
+/// setsockopt(2) of an option that is on or off.
+fn switch_on(descriptor: i32, level: i32, name: i32) -> Result<(), Errno> {
+    let on: libc::c_int = 1;
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: pointer and length are those of the local above.
+    checked(unsafe { libc::setsockopt(descriptor, level, name, (&raw const on).cast(), length) })
+}
+
+fn checked(result: libc::c_int) -> Result<(), Errno> {
+    match result {
+        0.. => Ok(()),
+        _ => Err(Errno(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))),
+    }
+}
+
 /// getsockname(2).
 pub(super) fn local_address(descriptor: i32) -> Result<SocketAddr, Errno> {
     let mut address = KernelAddress::default();
     let (storage, length) = address.reset_for_accept();
     // SAFETY: both pointers are into the local above, the length says how much room.
-    let result = unsafe { libc::getsockname(descriptor, storage, length) };
-    if result < 0 {
-        return Err(Errno(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)));
-    }
+    checked(unsafe { libc::getsockname(descriptor, storage, length) })?;
     Ok(address.get())
 }
 

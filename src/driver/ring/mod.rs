@@ -41,7 +41,7 @@ use super::{
     RECEIVE_BYTES_MAX, Readiness, Socket, Token, Wait,
 };
 use crate::clock::Moment;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, LocalAddress};
 use crate::switch::Switch;
 use address::KernelAddress;
 use pool::Pool;
@@ -523,7 +523,12 @@ impl Driver for RingDriver {
         self.listeners[listener] = None;
     }
 
-    fn connect(&mut self, endpoint: &Endpoint, token: Token) -> Result<Socket, Errno> {
+    fn connect(
+        &mut self,
+        endpoint: &Endpoint,
+        from: Option<LocalAddress>,
+        token: Token,
+    ) -> Result<Socket, Errno> {
         if self.connect_addresses_used == self.connect_addresses.len()
             && let Err(error) = self.enter(0, None)
         {
@@ -540,6 +545,12 @@ impl Driver for RingDriver {
         }
         if domain != libc::AF_UNIX {
             set_option(descriptor, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1_i32);
+        }
+        if let Some(from) = from
+            && let Err(error) = address::bind(descriptor, from)
+        {
+            self.close(Socket(descriptor));
+            return Err(error);
         }
         self.connect_addresses_used += 1;
         let entry = opcode::Connect::new(Fd(descriptor), address, length).build();

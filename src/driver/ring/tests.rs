@@ -195,7 +195,7 @@ fn a_connection_to_a_unix_socket_is_made() {
     let path = directory.path().join("backend");
     let _listener = std::os::unix::net::UnixListener::bind(&path).expect("bind");
     let mut driver = driver(4, Vec::new());
-    let socket = driver.connect(&Endpoint::Unix(path), token(5)).expect("socket");
+    let socket = driver.connect(&Endpoint::Unix(path), None, token(5)).expect("socket");
     let completion = next(&mut driver);
     assert!(matches!(completion.outcome, Outcome::Connected(Ok(()))), "{completion:?}");
     driver.close(socket);
@@ -207,7 +207,7 @@ fn a_refused_connection_says_so() {
     let address = listener.local_addr().expect("address");
     drop(listener);
     let mut driver = driver(4, Vec::new());
-    let socket = driver.connect(&Endpoint::Inet(address), token(5)).expect("socket");
+    let socket = driver.connect(&Endpoint::Inet(address), None, token(5)).expect("socket");
     let completion = next(&mut driver);
     assert!(
         matches!(completion.outcome, Outcome::Connected(Err(Errno(libc::ECONNREFUSED)))),
@@ -293,7 +293,7 @@ fn a_connect_to_a_full_unix_backlog_waits_for_room_and_can_be_cancelled() {
     let mut driver = driver(4, Vec::new());
     let mut connect = |slot| {
         let endpoint = Endpoint::Unix(path.clone());
-        driver.connect(&endpoint, token(slot)).expect("socket")
+        driver.connect(&endpoint, None, token(slot)).expect("socket")
     };
     let sockets = [connect(0), connect(1), connect(2)];
     let connected = |completion: Completion| match completion.outcome {

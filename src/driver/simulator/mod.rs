@@ -49,7 +49,7 @@ use self::pool::Pool;
 use self::world::Event;
 use super::{Buffer, Completion, Driver, Errno, RECEIVE_BYTES_MAX, Readiness, Socket, Token, Wait};
 use crate::clock::Moment;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, LocalAddress};
 
 /// The most that the engine's own work takes in one turn.
 const TURN_COST_MAX: Duration = Duration::from_micros(20);
@@ -205,8 +205,13 @@ impl Driver for Simulator {
         self.world.close_listener(listener);
     }
 
-    fn connect(&mut self, endpoint: &Endpoint, token: Token) -> Result<Socket, Errno> {
-        let connection = self.world.open(endpoint)?;
+    fn connect(
+        &mut self,
+        endpoint: &Endpoint,
+        from: Option<LocalAddress>,
+        token: Token,
+    ) -> Result<Socket, Errno> {
+        let connection = self.world.open(endpoint, from)?;
         let operation = self.start(Place::Connection(connection), token, Work::Connect);
         self.world.connection_mut(connection).engine.connect = Some(operation);
         Ok(connection.socket())

@@ -332,7 +332,7 @@ fn a_connect_ends_as_the_backend_answers() {
         (Endpoint::Unix("/run/nobody".into()), Err(libc::ENOENT)),
     ];
     for (endpoint, expected) in outcomes {
-        let socket = simulator.connect(&endpoint, CONNECT).unwrap();
+        let socket = simulator.connect(&endpoint, None, CONNECT).unwrap();
         let Outcome::Connected(result) = next(&mut simulator).outcome else {
             panic!("not a connect")
         };
@@ -354,7 +354,7 @@ fn a_connect_that_nobody_answers_ends_by_cancel() {
         .serve(endpoint.clone(), |_: ConnectionId, _: &mut Random| Answer::Silence);
     let begun = simulator.now();
     for _ in 0..20 {
-        let socket = simulator.connect(&endpoint, CONNECT).unwrap();
+        let socket = simulator.connect(&endpoint, None, CONNECT).unwrap();
         simulator.cancel(&socket);
         assert!(matches!(next(&mut simulator).outcome, Outcome::Connected(_)));
         simulator.close(socket);
@@ -526,7 +526,7 @@ fn run_erratic_engine(seed: u64) -> u64 {
             started += 1;
         } else if step % 77 == 0 {
             let slot = u32::try_from(sockets.len()).unwrap();
-            if let Ok(socket) = simulator.connect(&backend, Token { slot, ..CONNECT }) {
+            if let Ok(socket) = simulator.connect(&backend, None, Token { slot, ..CONNECT }) {
                 sockets.push((Some(socket), false, [false, false, false, true]));
                 started += 1;
             }

@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::clock::Clock;
@@ -19,7 +19,7 @@ use super::trace::Trace;
 use super::{TURN_COST_MAX, errno};
 use crate::clock::Moment;
 use crate::driver::{Errno, Socket};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, LocalAddress};
 
 /// Connections that wait in a listener for an accept; more are kept outside.
 const BACKLOG_MAX: usize = 64;
@@ -438,7 +438,11 @@ impl World {
     }
 
     /// Opens a socket of the engine and starts connecting it.
-    pub(super) fn open(&mut self, endpoint: &Endpoint) -> Result<ConnectionId, Errno> {
+    pub(super) fn open(
+        &mut self,
+        endpoint: &Endpoint,
+        from: Option<LocalAddress>,
+    ) -> Result<ConnectionId, Errno> {
         if self.random.happens(self.faults.connect_failed) {
             let number = self.random.choice(&[libc::EMFILE, libc::ENOBUFS, libc::EADDRNOTAVAIL]);
             self.note("connect fails", 0, i64::from(number));
@@ -450,7 +454,9 @@ impl World {
             Endpoint::Unix(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         };
         let number = u16::try_from(self.connections.len() % 30_000).unwrap_or(0);
-        let local = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 32_768 + number));
+        let chosen = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        let address = from.map_or(chosen, |from| from.address);
+        let local = SocketAddr::new(address, 32_768 + number);
         let id = self.add_connection(Stage::Connecting, local, remote);
         if unix {
             self.connection_mut(id).engine.local_address = Err(errno(libc::EAFNOSUPPORT));
