@@ -1,14 +1,20 @@
 //! Messages: a query out, and in what an answer to it says (RFC 1035 section 4).
 //!
-//! Only what a stub resolver needs of A, AAAA, SRV, CNAME and SOA records. Records of other
-//! types are passed over unread, and so is the additional section. Names are compared where
-//! they lie, compressed or not: nothing is allocated but what is found.
+//! Only what a stub resolver needs of A, AAAA, SRV, CNAME and SOA records, on the messages,
+//! names and records of the `domain` crate. Records of other types are passed over unread,
+//! and so is the additional section.
 //!
 //! Queries ask for recursion and have no EDNS (as glibc's have none), so that an answer over
 //! UDP has at most 512 bytes; a longer one is asked for again over TCP.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
+
+use domain::base::iana::{Class, Opcode, Rcode, Rtype};
+use domain::base::message::RecordSection;
+use domain::base::name::Label;
+use domain::base::{Message, MessageBuilder, Name, ParsedName, ParsedRecord, Ttl};
+use domain::rdata::{A, Aaaa, Cname, Soa, Srv};
 
 /// The longest message: TCP has 16 bits for its length (RFC 1035 section 4.2.2).
 pub const MESSAGE_BYTES_MAX: usize = u16::MAX as usize;
@@ -17,27 +23,30 @@ pub const MESSAGE_BYTES_MAX: usize = u16::MAX as usize;
 /// more tells a longer one from one that fits.
 pub const DATAGRAM_BYTES_MAX: usize = 4_096;
 
-/// The longest name in a message, its lengths and the root included (RFC 1035 section 3.1).
-const NAME_BYTES_MAX: usize = 255;
-
 /// Names that one name may stand for, one after the other.
 const ALIASES_MAX: usize = 8;
 
 const HEADER_BYTES: usize = 12;
-const CLASS_INTERNET: u16 = 1;
-const TYPE_CNAME: u16 = 5;
-const TYPE_SOA: u16 = 6;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u16)]
 pub enum RecordType {
     /// IPv4 addresses.
-    A = 1,
+    A,
     /// IPv6 addresses (RFC 3596).
-    Aaaa = 28,
+    Aaaa,
     /// Servers of a service (RFC 2782).
-    Srv = 33,
+    Srv,
+}
+
+impl From<RecordType> for Rtype {
+    fn from(record_type: RecordType) -> Self {
+        match record_type {
+            RecordType::A => Self::A,
+            RecordType::Aaaa => Self::AAAA,
+            RecordType::Srv => Self::SRV,
+        }
+    }
 }
 
 impl fmt::Display for RecordType {
@@ -83,24 +92,13 @@ impl Query {
     /// Asks for the `record_type` records of `name`. `None` if that is no name: a label of 0
     /// or more than 63 bytes, or more than 255 bytes in all.
     pub fn new(id: u16, name: &str, record_type: RecordType) -> Option<Self> {
-        const RECURSION_DESIRED: u16 = 0x0100;
-        let mut message = Vec::with_capacity(HEADER_BYTES + name.len() + 6);
-        for word in [id, RECURSION_DESIRED, 1, 0, 0, 0] {
-            message.extend_from_slice(&word.to_be_bytes());
-        }
-        for label in name.strip_suffix('.').unwrap_or(name).split('.') {
-            let bytes = u8::try_from(label.len()).ok().filter(|bytes| (1..=63).contains(bytes))?;
-            message.push(bytes);
-            message.extend_from_slice(label.as_bytes());
-        }
-        message.push(0);
-        if message.len() - HEADER_BYTES > NAME_BYTES_MAX {
-            return None;
-        }
-        for word in [record_type as u16, CLASS_INTERNET] {
-            message.extend_from_slice(&word.to_be_bytes());
-        }
-        Some(Self { message, record_type })
+        let name = Name::vec_from_str(name).ok().filter(|name| !name.is_root())?;
+        let mut builder = MessageBuilder::new_vec();
+        builder.header_mut().set_id(id);
+        builder.header_mut().set_rd(true);
+        let mut question = builder.question();
+        question.push((name, Rtype::from(record_type))).ok()?;
+        Some(Self { message: question.finish(), record_type })
     }
 
     /// The message, as UDP carries it.
@@ -171,37 +169,32 @@ pub enum NoAnswer {
 /// # Errors
 /// See [`NoAnswer`].
 pub fn read_answer(query: &Query, message: &[u8]) -> Result<Answer, NoAnswer> {
-    const RESPONSE: u16 = 0x8000;
-    const OPERATION: u16 = 0x7800;
-    const TRUNCATED: u16 = 0x0200;
-    let reader = Reader { message };
-    let word = |at| reader.u16(at).ok_or(NoAnswer::Unasked);
-    let (id, flags) = (word(0)?, word(2)?);
-    let question = &query.message[HEADER_BYTES..];
-    if id.to_be_bytes() != query.message[..2]
-        || flags & (RESPONSE | OPERATION) != RESPONSE
-        || word(4)? != 1
-        || message.get(HEADER_BYTES..HEADER_BYTES + question.len()) != Some(question)
+    let message = Message::from_slice(message).map_err(|_| NoAnswer::Unasked)?;
+    let header = message.header();
+    let asked = &query.message[HEADER_BYTES..];
+    if header.id().to_be_bytes() != query.message[..2]
+        || !header.qr()
+        || header.opcode() != Opcode::QUERY
+        || message.header_counts().qdcount() != 1
+        || !message.as_slice()[HEADER_BYTES..].starts_with(asked)
     {
         return Err(NoAnswer::Unasked);
     }
-    if flags & TRUNCATED != 0 {
+    if header.tc() {
         return Ok(Answer::Truncated);
     }
-    let code = ResponseCode((flags & 0xf) as u8);
-    let no_such_name = code == ResponseCode(3);
-    if code != ResponseCode(0) && !no_such_name {
-        return Ok(Answer::Refused(code));
+    let no_such_name = header.rcode() == Rcode::NXDOMAIN;
+    if header.rcode() != Rcode::NOERROR && !no_such_name {
+        return Ok(Answer::Refused(ResponseCode(header.rcode().to_int())));
     }
-    let [answers, authorities] = [word(6)?, word(8)?];
     let read = || {
-        let mut at = HEADER_BYTES + question.len();
-        let answers = reader.section(&mut at, answers)?;
-        if let Some(answer) = reader.found(&answers, query.record_type)? {
+        let answers = records(message.answer().ok()?)?;
+        let name = message.first_question()?.into_qname();
+        if let Some(answer) = found(name, &answers, query.record_type)? {
             return Some(answer);
         }
-        let authorities = reader.section(&mut at, authorities)?;
-        let ttl_seconds = authorities.iter().find_map(|record| reader.negative_ttl(record));
+        let authorities = records(message.authority().ok()?)?;
+        let ttl_seconds = authorities.iter().find_map(negative_ttl);
         Some(if no_such_name {
             Answer::NoName { ttl_seconds }
         } else {
@@ -211,234 +204,85 @@ pub fn read_answer(query: &Query, message: &[u8]) -> Result<Answer, NoAnswer> {
     read().ok_or(NoAnswer::Malformed)
 }
 
-/// A record of any type, not looked into.
-#[derive(Clone, Copy, Debug)]
-struct RawRecord {
-    /// Where its owner's name begins.
-    owner: usize,
-    record_type: u16,
-    class: u16,
-    ttl_seconds: u32,
-    /// Where its data begin and end.
-    data: usize,
-    end: usize,
+/// The records of a section that belong to the Internet, not looked into. `None` if one makes
+/// no sense.
+fn records<'a>(section: RecordSection<'a, [u8]>) -> Option<Vec<ParsedRecord<'a, [u8]>>> {
+    let records: Result<Vec<_>, _> = section.collect();
+    let mut records = records.ok()?;
+    records.retain(|record| record.class() == Class::IN);
+    Some(records)
 }
 
-/// Reads at places of a message. `None` wherever the message ends too soon or makes no sense.
-#[derive(Clone, Copy)]
-struct Reader<'a> {
-    message: &'a [u8],
+/// What there is of `wanted` for a name among `answers`, over aliases; `Some(None)` if
+/// nothing. `None` if what there is makes no sense.
+fn found<'a>(
+    mut owner: ParsedName<&'a [u8]>,
+    answers: &[ParsedRecord<'a, [u8]>],
+    wanted: RecordType,
+) -> Option<Option<Answer>> {
+    let mut ttl_seconds = u32::MAX;
+    for _ in 0..=ALIASES_MAX {
+        let mut records = Vec::new();
+        let mut alias = None;
+        // Names are the same whatever the case of their letters (RFC 4343).
+        for record in answers.iter().filter(|record| record.owner() == owner) {
+            if record.rtype() == Rtype::CNAME {
+                alias = Some(record);
+            } else if record.rtype() == wanted.into() {
+                ttl_seconds = ttl_seconds.min(lifetime(record.ttl()));
+                records.extend(content(record, wanted)?);
+            }
+        }
+        if !records.is_empty() {
+            return Some(Some(Answer::Records { records, ttl_seconds }));
+        }
+        let Some(alias) = alias else { return Some(None) };
+        ttl_seconds = ttl_seconds.min(lifetime(alias.ttl()));
+        owner = alias.to_record::<Cname<_>>().ok()??.into_data().into_cname();
+    }
+    // A chain without an end.
+    None
 }
 
-impl<'a> Reader<'a> {
-    fn u16(self, at: usize) -> Option<u16> {
-        let bytes = self.message.get(at..)?.first_chunk()?;
-        Some(u16::from_be_bytes(*bytes))
-    }
-
-    fn u32(self, at: usize) -> Option<u32> {
-        let bytes = self.message.get(at..)?.first_chunk()?;
-        Some(u32::from_be_bytes(*bytes))
-    }
-
-    /// `count` records from `at` on, which is moved behind them.
-    fn section(self, at: &mut usize, count: u16) -> Option<Vec<RawRecord>> {
-        (0..count)
-            .map(|_| {
-                let owner = *at;
-                let fixed = self.end_of_name(owner)?;
-                let data = fixed + 10;
-                let end = data + usize::from(self.u16(fixed + 8)?);
-                self.message.get(data..end)?;
-                *at = end;
-                Some(RawRecord {
-                    owner,
-                    record_type: self.u16(fixed)?,
-                    class: self.u16(fixed + 2)?,
-                    ttl_seconds: lifetime(self.u32(fixed + 4)?),
-                    data,
-                    end,
-                })
-            })
-            .collect()
-    }
-
-    /// What there is of `wanted` among `answers`, to the question at the head of the message,
-    /// over aliases; `Some(None)` if nothing.
-    fn found(self, answers: &[RawRecord], wanted: RecordType) -> Option<Option<Answer>> {
-        let mut owner = HEADER_BYTES;
-        let mut ttl_seconds = u32::MAX;
-        for _ in 0..=ALIASES_MAX {
-            let mut records = Vec::new();
-            let mut alias = None;
-            for record in answers.iter().filter(|record| record.class == CLASS_INTERNET) {
-                if record.record_type != wanted as u16 && record.record_type != TYPE_CNAME {
-                    continue;
-                }
-                if !self.same_name(record.owner, owner)? {
-                    continue;
-                }
-                if record.record_type == TYPE_CNAME {
-                    alias = Some(record);
-                    continue;
-                }
-                ttl_seconds = ttl_seconds.min(record.ttl_seconds);
-                records.extend(self.record(record, wanted)?);
-            }
-            if !records.is_empty() {
-                return Some(Some(Answer::Records { records, ttl_seconds }));
-            }
-            let Some(alias) = alias else { return Some(None) };
-            ttl_seconds = ttl_seconds.min(alias.ttl_seconds);
-            owner = alias.data;
-        }
-        // A chain without an end.
-        None
-    }
-
-    /// `Some(None)` for a service that is said not to exist here (RFC 2782, target ".") or
-    /// whose host has no name that could be asked for.
-    fn record(self, record: &RawRecord, wanted: RecordType) -> Option<Option<Record>> {
-        let data = self.message.get(record.data..record.end)?;
-        let address = |address: IpAddr| Some(Some(Record::Address(address)));
-        match wanted {
-            RecordType::A => address(Ipv4Addr::from(<[u8; 4]>::try_from(data).ok()?).into()),
-            RecordType::Aaaa => address(Ipv6Addr::from(<[u8; 16]>::try_from(data).ok()?).into()),
-            RecordType::Srv => {
-                // So that none of it lies behind the record.
-                data.get(..7)?;
-                let [priority, weight, port] = [
-                    self.u16(record.data)?,
-                    self.u16(record.data + 2)?,
-                    self.u16(record.data + 4)?,
-                ];
-                let target = self.host_name(record.data + 6)?;
-                let service = target
-                    .filter(|_| port != 0)
-                    .map(|target| Record::Service(Service { priority, target, port, weight }));
-                Some(service)
-            }
+/// `Some(None)` for a service that is said not to exist here (RFC 2782, target ".") or whose
+/// host has no name that could be asked for. `None` if the data make no sense.
+fn content(record: &ParsedRecord<'_, [u8]>, wanted: RecordType) -> Option<Option<Record>> {
+    let address = |address: IpAddr| Some(Some(Record::Address(address)));
+    match wanted {
+        RecordType::A => address(record.to_record::<A>().ok()??.data().addr().into()),
+        RecordType::Aaaa => address(record.to_record::<Aaaa>().ok()??.data().addr().into()),
+        RecordType::Srv => {
+            let record = record.to_record::<Srv<_>>().ok()??;
+            let service = record.data();
+            let (priority, weight, port) = (service.priority(), service.weight(), service.port());
+            let target = host_name(service.target()).filter(|_| port != 0);
+            Some(target.map(|target| Record::Service(Service { priority, target, port, weight })))
         }
     }
+}
 
-    /// RFC 2308 section 5: the lesser of the record's own and its last field.
-    fn negative_ttl(self, record: &RawRecord) -> Option<u32> {
-        if record.record_type != TYPE_SOA || record.class != CLASS_INTERNET {
+/// RFC 2308 section 5: the lesser of the record's own and its last field.
+fn negative_ttl(record: &ParsedRecord<'_, [u8]>) -> Option<u32> {
+    let start = record.to_record::<Soa<ParsedName<&[u8]>>>().ok()??;
+    Some(lifetime(start.ttl()).min(lifetime(start.data().minimum())))
+}
+
+/// A name as text; `None` if no host is called so.
+fn host_name(name: &ParsedName<&[u8]>) -> Option<String> {
+    let mut text = String::new();
+    for label in name.iter().filter(|label| !label.is_root()).map(Label::as_slice) {
+        if !label.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte)) {
             return None;
         }
-        let last = record.end.checked_sub(4).filter(|last| *last >= record.data)?;
-        Some(record.ttl_seconds.min(lifetime(self.u32(last)?)))
+        text.extend(label.iter().map(|byte| char::from(byte.to_ascii_lowercase())));
+        text.push('.');
     }
-
-    /// The labels of the name at `at`, up to the root. An item is `None` where the name makes
-    /// no sense, and nothing comes behind it.
-    fn labels(self, at: usize) -> Labels<'a> {
-        Labels { reader: self, at: Some(at), before: at, bytes: 0, end: None }
-    }
-
-    /// Where that stands which follows the name at `at`.
-    fn end_of_name(self, at: usize) -> Option<usize> {
-        let mut labels = self.labels(at);
-        for label in labels.by_ref() {
-            label?;
-        }
-        labels.end
-    }
-
-    /// Names are the same whatever the case of their letters (RFC 4343).
-    fn same_name(self, one: usize, other: usize) -> Option<bool> {
-        let (mut ones, mut others) = (self.labels(one), self.labels(other));
-        loop {
-            match (ones.next(), others.next()) {
-                (None, None) => return Some(true),
-                (Some(one), Some(other)) if one?.eq_ignore_ascii_case(other?) => {}
-                (Some(None), _) | (_, Some(None)) => return None,
-                _ => return Some(false),
-            }
-        }
-    }
-
-    /// The name at `at` as text; `Some(None)` if no host is called so.
-    fn host_name(self, at: usize) -> Option<Option<String>> {
-        let mut name = String::new();
-        let mut possible = true;
-        for label in self.labels(at) {
-            let label = label?;
-            possible &=
-                label.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte));
-            name.extend(label.iter().map(|byte| char::from(byte.to_ascii_lowercase())));
-            name.push('.');
-        }
-        Some(Some(name).filter(|name| possible && !name.is_empty()))
-    }
+    Some(text).filter(|text| !text.is_empty())
 }
 
-/// RFC 2181 section 8: what has its first bit set is nothing.
-fn lifetime(ttl_seconds: u32) -> u32 {
-    if ttl_seconds > i32::MAX as u32 { 0 } else { ttl_seconds }
-}
-
-struct Labels<'a> {
-    reader: Reader<'a>,
-    /// Where the next label is, unless the name has ended.
-    at: Option<usize>,
-    /// The next pointer leads to what lies before this, so that every name ends.
-    before: usize,
-    bytes: usize,
-    /// Behind the name where it began.
-    end: Option<usize>,
-}
-
-impl<'a> Labels<'a> {
-    /// The next label; empty for the root.
-    fn read(&mut self, mut at: usize) -> Option<&'a [u8]> {
-        const POINTER: u8 = 0b1100_0000;
-        loop {
-            let length = *self.reader.message.get(at)?;
-            match length & POINTER {
-                0 => {
-                    let label = self.reader.message.get(at + 1..)?.get(..usize::from(length))?;
-                    self.bytes += 1 + label.len();
-                    if self.bytes > NAME_BYTES_MAX {
-                        return None;
-                    }
-                    let next = at + 1 + label.len();
-                    if label.is_empty() {
-                        self.end.get_or_insert(next);
-                    } else {
-                        self.at = Some(next);
-                    }
-                    return Some(label);
-                }
-                POINTER => {
-                    self.end.get_or_insert(at + 2);
-                    at = usize::from(self.reader.u16(at)? & 0x3fff);
-                    if at >= self.before {
-                        return None;
-                    }
-                    self.before = at;
-                }
-                _ => return None,
-            }
-        }
-    }
-}
-
-impl<'a> Iterator for Labels<'a> {
-    type Item = Option<&'a [u8]>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let at = self.at.take()?;
-        match self.read(at) {
-            Some([]) => None,
-            label => {
-                if label.is_none() {
-                    self.at = None;
-                }
-                Some(label)
-            }
-        }
-    }
+/// In seconds. RFC 2181 section 8: what has its first bit set is nothing.
+fn lifetime(ttl: Ttl) -> u32 {
+    Some(ttl.as_secs()).filter(|seconds| *seconds <= i32::MAX as u32).unwrap_or(0)
 }
 
 #[cfg(test)]

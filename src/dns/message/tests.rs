@@ -1,5 +1,7 @@
 //! With messages written by hand.
 
+use std::net::Ipv6Addr;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -33,7 +35,7 @@ pub(crate) fn record(owner: &[u8], record_type: u16, ttl_seconds: u32, data: &[u
 
 pub(crate) fn soa(ttl_seconds: u32, minimum: u32) -> Vec<u8> {
     let data = [name("ns"), name("admin"), vec![0; 16], minimum.to_be_bytes().to_vec()].concat();
-    record(QUESTION, TYPE_SOA, ttl_seconds, &data)
+    record(QUESTION, 6, ttl_seconds, &data)
 }
 
 fn srv(priority: u16, weight: u16, port: u16, target: &[u8]) -> Vec<u8> {
