@@ -73,10 +73,11 @@ fn engines_and_workers_run_on_the_cpus_that_they_were_given() {
     assert_eq!(threads["worker-0"], last.to_string(), "{threads:?}");
     // Whatever is not on the data path goes where there is room.
     let everywhere = cpus_allowed_list("/proc/self/status");
-    for thread in ["forebay", "log", "admin"] {
+    let others = ["forebay", "log", "admin", "prober"];
+    for thread in others {
         assert_eq!(threads[thread], everywhere, "{thread} in {threads:?}");
     }
-    assert_eq!(threads.len(), count + 1 + 3, "{threads:?}");
+    assert_eq!(threads.len(), count + 1 + others.len(), "{threads:?}");
 }
 
 #[test]
@@ -109,7 +110,7 @@ fn inline_handshakes_are_done_without_any_worker() {
     site.exchange();
     let threads = threads(&forebay);
     let names: Vec<_> = threads.keys().map(String::as_str).collect();
-    assert_eq!(names, ["admin", "engine-0", "forebay", "log"]);
+    assert_eq!(names, ["admin", "engine-0", "forebay", "log", "prober"]);
     let ready = forebay.wait_for_log("engines are ready");
     assert!(ready.contains("workers=0") && ready.contains("handshakes=\"inline\""), "{ready}");
     assert_eq!(forebay.metric("forebay_workers", &[]), 0.0);

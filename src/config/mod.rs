@@ -32,6 +32,7 @@ pub mod limits;
 pub mod listener;
 pub mod log;
 pub mod pool;
+mod pool_check;
 mod pool_tls;
 mod report;
 mod resolve;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
@@ -12,6 +13,7 @@ use crate::endpoint::Endpoint;
 use crate::proxy_protocol::ProxyProtocol;
 use crate::tls::CryptoLibrary;
 use crate::tls::to_servers::NameSource;
+use crate::upstream::health::Check;
 use crate::upstream::pool::Ejection;
 use crate::upstream::status::Standing;
 use crate::upstream::{Backend, HashBy, Pool, SourceAddress};
@@ -65,6 +67,8 @@ pub struct PoolSettings {
     ///   must be routed back through this machine, and the process needs CAP_NET_ADMIN.
     ///   A backend of another family than the client is passed over.
     pub source: Option<Located<SourceAddress>>,
+    /// `[pool.check]`, default none: how backends are checked.
+    pub check: Option<Arc<Check>>,
     /// `proxy_protocol = "none" | "v1" | "v2"`, default `"none"`: what is sent in front of
     /// the plaintext. `"v1"` tells the client's address, `"v2"` also ALPN, server name,
     /// TLS version and cipher suite. The servers must be configured to expect it.
@@ -90,6 +94,7 @@ impl PoolSettings {
             slow_start: Duration::ZERO,
             ejection: None,
             source: None,
+            check: None,
             proxy_protocol: ProxyProtocol::default(),
             tls: None,
         }
@@ -178,6 +183,7 @@ pub(super) const KEYS: &[&str] = &[
     "transparent",
     "proxy_protocol",
     "tls",
+    "check",
 ];
 
 const BACKEND_KEYS: &[&str] = &["address", "weight", "backup", "connections_max"];
@@ -235,7 +241,9 @@ fn read(
         |item, report| read_backends(report, item, directory, connections_max),
     );
     let backends = backends.unwrap_or_default();
-    let limited = backends.iter().any(|backend| backend.value.connections_max.is_some());
+    let check = super::pool_check::read(report, section);
+    let limited = backends.iter().any(|backend| backend.value.connections_max.is_some())
+        || check.as_ref().is_some_and(|check| check.agent_port.is_some());
     if let Some(item) = section.item(report, "queue_max")
         && !limited
     {
@@ -258,6 +266,7 @@ fn read(
         }),
         ejection: read_ejection(report, section),
         source: super::source_address::read(report, section),
+        check,
         proxy_protocol: section.value(
             report,
             "proxy_protocol",

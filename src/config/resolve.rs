@@ -79,6 +79,7 @@ fn resolve_pool(
         slow_start: pool.slow_start,
         ejection: pool.ejection,
         source: pool.source.as_ref().map(|source| source.value).unwrap_or_default(),
+        check: pool.check.clone(),
         proxy_protocol: pool.proxy_protocol,
         ..Pool::new(&pool.name.value, backends)
     }

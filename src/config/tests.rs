@@ -15,6 +15,8 @@ use crate::tls::names::Group;
 use crate::tls::policy::UnknownServerName;
 use crate::tls::to_servers::NameSource;
 use crate::tls::{CryptoLibrary, Version};
+use crate::upstream::exchange::{Expect, Script};
+use crate::upstream::health::Check;
 use crate::upstream::pool::Ejection;
 use crate::upstream::{HashBy, Pool, SourceAddress};
 
@@ -97,6 +99,7 @@ fn the_minimal_file_gets_every_default() {
     );
     assert_eq!((pool.queue_max, pool.slow_start), (1_000, Duration::ZERO));
     assert_eq!(pool.ejection, None);
+    assert_eq!(pool.check, None);
 }
 
 #[test]
@@ -202,6 +205,17 @@ fn every_key_reaches_its_setting() {
         eject_time = "1m"
         eject_share_max = 30
         proxy_protocol = "v1"
+        [pool.check]
+        interval = "500ms"
+        timeout = "1s"
+        rise = 4
+        fall = 5
+        jitter = 0
+        port = 81
+        send = 'PING\x00\r\n'
+        expect = "PO\\x4eG"
+        expect_at = "anywhere"
+        agent_port = 90
         "#,
     );
     let Settings { engine, handshake, limits, timeouts, tls, log, admin, .. } = &settings;
@@ -300,6 +314,17 @@ fn every_key_reaches_its_setting() {
     let after = 20.try_into().unwrap();
     let ejection = Ejection { after, time: seconds(60), share_max_percent: 30 };
     assert_eq!(second.ejection, Some(ejection));
+    let expected = Check {
+        interval: Duration::from_millis(500),
+        timeout: seconds(1),
+        rise: 4,
+        fall: 5,
+        jitter_percent: 0,
+        port: Some(81),
+        script: Script { send: b"PING\0\r\n".to_vec(), expect: Expect::Anywhere(b"PONG".to_vec()) },
+        agent_port: Some(90),
+    };
+    assert_eq!(second.check.as_deref(), Some(&expected));
     assert_eq!(second.proxy_protocol, ProxyProtocol::V1);
     let host =
         BackendAddress::Named { wanted: Wanted::Host("app.example".into()), port: Some(8080) };
@@ -381,6 +406,12 @@ fn each_default_is_what_the_example_says() {
     assert_eq!(pool.balance, written_out.balance);
     assert_eq!(pool.queue_max, written_out.queue_max);
     assert_eq!(pool.slow_start, written_out.slow_start);
+    // The default is no checks; what they would be then is written out.
+    let check = written_out.check.as_deref().unwrap().clone();
+    let script = check.script.clone();
+    assert!(matches!(script.expect, Expect::Start(_)) && script.send.ends_with(b"\r\n\r\n"));
+    let (port, agent_port) = (check.port, check.agent_port);
+    assert_eq!(check, Check { port, agent_port, script, ..Check::default() });
     // The default is no ejection; what it would be then is written out.
     let only_switched_on = settings(&EXAMPLE.replace("#eject_after", "eject_after"));
     assert_eq!(only_switched_on.pools[0].ejection, written_out.ejection);
@@ -398,8 +429,12 @@ fn the_example_shows_every_key() {
             assert!(inherited || shown.contains_key(*key), "{table}.{key} is not shown");
         }
     }
-    let listener = document.get_ref().get("listener").unwrap().get_ref().get(0).unwrap();
-    let listener = listener.get_ref();
+    let first = |table| document.get_ref().get(table).unwrap().get_ref().get(0).unwrap().get_ref();
+    let check = first("pool").get("check").unwrap();
+    for key in pool_check::KEYS {
+        assert!(check.get_ref().get(*key).is_some(), "pool.check.{key} is not shown");
+    }
+    let listener = first("listener");
     let route = listener.get("route").and_then(|routes| routes.get_ref().get(0)).unwrap();
     for key in route::KEYS {
         assert!(route.get_ref().get(*key).is_some(), "listener.route.{key} is not shown");
@@ -1013,6 +1048,37 @@ fn a_key_of_a_pool_that_has_no_effect_is_told() {
     assert!(told("hash = \"sni\"").contains("pool[0].hash: has no effect without balance"));
     assert!(told("queue_max = 5").contains("pool[0].queue_max: has no effect: no backend"));
     assert!(told("eject_time = \"5s\"").contains("pool[0].eject_time: has no effect without"));
+}
+
+#[test]
+fn a_check_is_told_its_mistakes() {
+    let told = |keys: &str| told_exactly(&format!("{MINIMAL}[pool.check]\n{keys}"));
+    assert_eq!(told(""), "");
+    assert_eq!(
+        told("send = 'a\\q'"),
+        "10:8: error: pool[0].check.send: \"a\\\\q\" has a \\ that stands for nothing; \
+         write \\r, \\n, \\t, \\0, \\x7f, or \\\\ for itself, in '' or with each \\ doubled in \"\""
+    );
+    assert_eq!(
+        told("expect = \"\""),
+        "10:10: error: pool[0].check.expect: is empty; \
+         write what the answer must be, or take the key out"
+    );
+    assert_eq!(
+        told("expect_at = \"anywhere\""),
+        "10:13: warning: pool[0].check.expect_at: has no effect without expect; write expect too"
+    );
+    let tls = "[pool.tls]\nverify = \"dangerously_accept_anyone\"";
+    assert!(!told(&format!("port = 81\nsend = \"PING\"\n{tls}")).contains("pool[0].check"));
+    let clear = told(&format!("send = \"PING\"\n{tls}"));
+    let expected = "10:8: error: pool[0].check.send: checks speak in clear, and these servers are \
+                    spoken TLS; write port for one that is not, or take the key out";
+    assert!(clear.contains(expected), "{clear}");
+    let long = "x".repeat(1_025);
+    assert_eq!(
+        told(&format!("send = \"{long}\"")),
+        "10:8: error: pool[0].check.send: has 1025 bytes; write at most 1024 bytes"
+    );
 }
 
 #[test]

@@ -106,6 +106,41 @@ fn quantity_text(value: u64, units: &[(&str, u64)], zero: &str) -> String {
     }
 }
 
+/// Reads bytes: UTF-8, in which `\r`, `\n`, `\t`, `\0`, `\\` and `\x7f` stand for one byte
+/// each.
+pub(super) fn bytes(text: &str) -> Result<Vec<u8>, Unreadable> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut pieces = text.split('\\');
+    bytes.extend_from_slice(pieces.next().unwrap_or_default().as_bytes());
+    while let Some(piece) = pieces.next() {
+        let (byte, rest) = match piece.split_at_checked(1) {
+            Some(("r", rest)) => (b'\r', rest),
+            Some(("n", rest)) => (b'\n', rest),
+            Some(("t", rest)) => (b'\t', rest),
+            Some(("0", rest)) => (0, rest),
+            Some(("x", rest)) if let Some((byte, rest)) = hexadecimal_byte(rest) => (byte, rest),
+            // Two in a row: what follows the second one is as it is written.
+            None if let Some(rest) = pieces.next() => (b'\\', rest),
+            _ => {
+                return unreadable(
+                    format!("{text:?} has a \\ that stands for nothing"),
+                    "write \\r, \\n, \\t, \\0, \\x7f, or \\\\ for itself, in '' or with each \\ \
+                     doubled in \"\"",
+                );
+            }
+        };
+        bytes.push(byte);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    Ok(bytes)
+}
+
+fn hexadecimal_byte(text: &str) -> Option<(u8, &str)> {
+    let (digits, rest) = text.split_at_checked(2)?;
+    let is_number = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    Some((u8::from_str_radix(digits, 16).ok().filter(|_| is_number)?, rest))
+}
+
 /// Reads an address to listen on: `0.0.0.0:443`, `[::1]:443`, `[::]:443` (IPv6 and
 /// IPv4), `:443` (the same as `[::]:443`).
 pub(super) fn listen_address(text: &str) -> Result<SocketAddr, Unreadable> {

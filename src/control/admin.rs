@@ -1,5 +1,5 @@
-//! The admin address: `/metrics`, `/health`, `/ready`, `/certificates`, `/shadow`, and
-//! `POST /reload` for who is on this machine, over HTTP/1.1.
+//! The admin address: `/metrics`, `/health`, `/ready`, `/certificates`, `/shadow`, `/servers`,
+//! and for who is on this machine `POST /reload` and `POST /servers`, over HTTP/1.1.
 //!
 //! One thread, one poll(2) loop, everything bounded: connections, bytes of a request,
 //! time for each phase. A client can cost the others nothing: when the table is full
@@ -29,10 +29,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::lifecycle::Lifecycle;
 use super::metrics::Page;
+use super::poll_timeout::poll_timeout;
 use super::reload_requests::ReloadRequests;
 use super::served::Served;
 use answer::Answers;
@@ -220,7 +221,7 @@ impl Serving {
         let deadlines = self.connections.iter().map(Connection::deadline);
         let waits = self.connections.iter().any(Connection::waits).then(|| now + RELOAD_LOOK);
         let next = deadlines.chain(self.accept_again).chain(waits).min();
-        let timeout = next.map(|next| timespec(next - now));
+        let timeout = next.map(|next| poll_timeout(next - now));
 
         let readable = PollFlags::IN;
         let accepting = if self.accept_again.is_none() { readable } else { PollFlags::empty() };
@@ -278,13 +279,6 @@ impl Serving {
             }
             self.connections.push(Connection::new(stream, peer, self.limits.request_timeout));
         }
-    }
-}
-
-fn timespec(duration: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: duration.subsec_nanos().into(),
     }
 }
 

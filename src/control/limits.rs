@@ -16,8 +16,8 @@ use crate::driver::memory;
 use crate::switch::Switch;
 
 /// Descriptors for everything that is not a proxied connection and not counted in
-/// [`Reserve`]: standard streams, the log, signals, the admin address, files read at
-/// reload, questions to nameservers.
+/// [`Reserve`]: standard streams, the log, signals, the admin address, checks of servers,
+/// questions to nameservers, files read at reload.
 const DESCRIPTORS_OF_CONTROL: u64 = 128;
 
 /// Descriptors that each engine has beside its listeners: the ring, its doorbell, and

@@ -15,10 +15,11 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::poll_timeout::poll_timeout;
 use super::watch::Changed;
 
 /// What has been asked for since the last look.
@@ -64,10 +65,7 @@ impl Signals {
     /// # Errors
     /// The kernel's, from poll(2) or read(2).
     pub fn wait(&mut self, timeout: Duration) -> io::Result<Requests> {
-        let timeout = Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
+        let timeout = poll_timeout(timeout);
         let mut descriptors = [
             PollFd::from_borrowed_fd(self.end.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.reload.as_fd(), PollFlags::IN),

@@ -26,16 +26,17 @@ use super::capacity::Capacity;
 use super::certificate_index::IndexKeeper;
 use super::client_rechecks::ClientRechecks;
 use super::cpus::{self, CpuNotAllowed, Placement};
-use super::ejections::Ejections;
 use super::event_log::EventLog;
 use super::lifecycle::Lifecycle;
 use super::limits::{self, ConnectionLimit, MemoryNotLocked, TooFewDescriptors};
 use super::listeners::{self, ListenError, Listening};
 use super::metrics::{Certificates, Page, Pools, Sizes, Sources};
 use super::prepare::{self, Bound, CertificateSource, Preparer};
+use super::prober::Prober;
 use super::reload::{self, Reloader};
 use super::reload_requests::ReloadRequests;
 use super::served::Served;
+use super::server_watch::ServerWatch;
 use super::session_keys::SessionKeys;
 use super::signals::Signals;
 use super::supervise::{Ended, EngineControl, Order, Renewed, RunningEngine, Supervisor};
@@ -246,9 +247,6 @@ pub fn start(start: Start) -> Result<Running, StartError> {
     let lifecycle = Arc::new(Lifecycle::default());
     let certificates = Arc::new(Certificates::default());
     let pools = Arc::new(Pools::default());
-    let mut ejections = Ejections::default();
-    ejections.replace(&prepared.pools, Moment::now());
-    pools.replace(prepared.pools);
     certificates.replace(prepared.certificates, prepared.revocation_lists);
     let served = Arc::new(Served::default());
     served.replace(prepared.served);
@@ -264,6 +262,9 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         served: Arc::clone(&served),
     };
     let cells = Arc::clone(&sources.control);
+    let mut servers = ServerWatch::new(Prober::start(Arc::clone(&cells))?);
+    servers.replace(&prepared.pools, Moment::now());
+    pools.replace(prepared.pools);
     let reload_requests = Arc::new(ReloadRequests::default());
     let admin = match admin_listener {
         Some(listener) => {
@@ -289,7 +290,7 @@ pub fn start(start: Start) -> Result<Running, StartError> {
         cells,
         certificates,
         pools,
-        ejections,
+        servers,
         served,
         reload_requests,
         event_log: EventLog::new(event_sources, failures_per_second, Moment::now()),

@@ -26,13 +26,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::client_rechecks::Rechecked;
-use super::ejections::Ejections;
 use super::event_log::EventLog;
 use super::lifecycle::{Lifecycle, Stage};
 use super::metrics::control_cells::ControlCells;
 use super::metrics::{Certificates, Pools, RevocationListEnd};
 use super::reload_requests::{ReloadOutcome, ReloadRequests};
 use super::served::{Served, ServedListener};
+use super::server_watch::ServerWatch;
 use super::session_keys::SessionKeys;
 use super::signals::Requests;
 use super::watch::Changed;
@@ -145,7 +145,7 @@ pub struct Supervisor<Control: EngineControl, Reload> {
     /// Where it reads the pools.
     pub pools: Arc<Pools>,
     /// Takes servers of the pools in force out and in again.
-    pub ejections: Ejections,
+    pub servers: ServerWatch,
     /// Where the page of certificates reads them.
     pub served: Arc<Served>,
     /// Ticket keys, which change with time and with their files.
@@ -262,7 +262,7 @@ where
             self.cells.events_dropped.add(dropped - self.cells.events_dropped.value());
 
             self.session_keys.look_after(&self.cells);
-            self.cells.server_ejections.add(self.ejections.look(Moment::now()));
+            self.servers.look(&self.cells, Moment::now());
             clients_pending = self.recheck_clients(None);
             let asked = self.reload_requests.take();
             if requests.reload || asked {
@@ -313,7 +313,7 @@ where
         for engine in &mut self.engines {
             engine.order(Order::Reload(Arc::clone(&reloaded.snapshot)));
         }
-        self.ejections.replace(&reloaded.pools, Moment::now());
+        self.servers.replace(&reloaded.pools, Moment::now());
         self.pools.replace(reloaded.pools);
         self.recheck_clients(Some(&reloaded.snapshot));
         self.certificates.replace(reloaded.certificates, reloaded.revocation_lists);
@@ -333,7 +333,7 @@ where
         for engine in &mut self.engines {
             engine.order(Order::Reload(Arc::clone(&snapshot)));
         }
-        self.ejections.replace(&pools, Moment::now());
+        self.servers.replace(&pools, Moment::now());
         self.pools.replace(pools);
     }
 

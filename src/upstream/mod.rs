@@ -1,9 +1,12 @@
-//! The way to the servers behind: pools and the choice of a backend.
+//! The way to the servers behind: pools, the choice of a backend, and what is known of each.
 //!
 //! Sans-I/O: no sockets, no clock is read. May know: endpoints, moments, counters. Must not
 //! know: the engine, the driver, files.
 
+pub mod agent;
 pub mod balancer;
+pub mod exchange;
+pub mod health;
 pub mod maglev;
 pub mod opinions;
 pub mod pool;

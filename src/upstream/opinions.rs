@@ -27,6 +27,20 @@ pub enum Wish {
     Maintenance,
 }
 
+impl Wish {
+    /// Every one of them.
+    pub const ALL: [Self; 3] = [Self::Ready, Self::Drain, Self::Maintenance];
+
+    /// As it is written in requests and shown.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
+
 /// What is said of one server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Opinions {

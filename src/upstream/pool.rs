@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 
+use super::health::Check;
 use super::maglev::{self, HashBy, Maglev};
 use super::source_address::SourceAddress;
 use super::status::ServerStatus;
@@ -42,6 +43,8 @@ pub struct Pool {
     pub ejection: Option<Ejection>,
     /// Where connections to the servers come from.
     pub source: SourceAddress,
+    /// How the servers are checked; `None` is not at all.
+    pub check: Option<Arc<Check>>,
     /// What the servers expect in front of the plaintext.
     pub proxy_protocol: ProxyProtocol,
     /// What is negotiated with the servers; `None`: they get plaintext.
@@ -76,6 +79,7 @@ impl Pool {
             slow_start: Duration::ZERO,
             ejection: None,
             source: SourceAddress::default(),
+            check: None,
             proxy_protocol: ProxyProtocol::default(),
             tls: None,
         }

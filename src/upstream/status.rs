@@ -139,12 +139,36 @@ pub struct ServerCounts {
     pub reset_early: Counter,
 }
 
+/// What the prober counts of one server.
+#[derive(Debug, Default)]
+pub struct CheckCounts {
+    /// Checks that it passed.
+    pub passed: Counter,
+    /// Checks that it failed.
+    pub failed: Counter,
+    /// Times that failed checks took it out.
+    pub taken_out: Counter,
+    /// Questions to its agent that were not answered, or not in an agent's words.
+    pub agent_failed: Counter,
+}
+
+/// What people are told of one server beside its standing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// Why the last check that it failed was not passed.
+    pub check_failure: Option<String>,
+    /// Why its agent was not heard when that last was so.
+    pub agent_failure: Option<String>,
+}
+
 /// One server's standing and counts.
 #[derive(Debug)]
 pub struct ServerStatus {
     word: AtomicU64,
     /// Not taken by engines.
     opinions: Mutex<Opinions>,
+    remarks: Mutex<Remarks>,
+    checks: CheckCounts,
     engines: Box<[ServerCounts]>,
 }
 
@@ -154,6 +178,8 @@ impl ServerStatus {
         Self {
             word: AtomicU64::new(Standing::INITIAL.to_word()),
             opinions: Mutex::default(),
+            remarks: Mutex::default(),
+            checks: CheckCounts::default(),
             engines: (0..engines).map(|_| ServerCounts::default()).collect(),
         }
     }
@@ -186,6 +212,16 @@ impl ServerStatus {
 
     fn lock(&self) -> MutexGuard<'_, Opinions> {
         self.opinions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What people are told of it, to be read or written.
+    pub fn remarks(&self) -> MutexGuard<'_, Remarks> {
+        self.remarks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The counts of its checks, which the prober is the only one to write.
+    pub fn checks(&self) -> &CheckCounts {
+        &self.checks
     }
 
     /// The standing as engines compare it: equal words are equal standings.

@@ -3,6 +3,7 @@
 //!
 //! | file | what must hold |
 //! |---|---|
+//! | `checks` | servers that fail their checks are left alone |
 //! | `ejection` | servers to which connections fail are left alone |
 //! | `preference` | weights, backups, the server that is a client's own |
 //! | `places` | limits of connections, and who waits for a place |
@@ -10,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod checks;
 mod ejection;
 mod places;
 mod preference;

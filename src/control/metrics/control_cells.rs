@@ -1,4 +1,5 @@
-//! What the control thread counts. One writer: the control thread.
+//! What the control thread counts. One writer for each cell: the control thread, or who is
+//! named there.
 
 use crate::metrics::{Counter, Gauge};
 
@@ -21,6 +22,10 @@ pub struct ControlCells {
     pub events_dropped: Counter,
     /// Times a server was taken out because connections to it failed.
     pub server_ejections: Counter,
+    /// Pools none of whose servers takes connections.
+    pub pools_out: Gauge,
+    /// Checks that began a second late or more. Written by the prober, not the control thread.
+    pub checks_late: Counter,
     /// The number of the current ticket epoch, by this node's clock.
     pub session_epoch: Gauge,
     /// Ticket secrets in force.

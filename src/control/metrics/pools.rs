@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::{Count, Print};
 use crate::metrics::Counter;
-use crate::upstream::status::{Availability, ServerCounts};
+use crate::upstream::status::{Availability, CheckCounts, ServerCounts};
 use crate::upstream::{Backend, Pool};
 
 /// Servers that have series of their own, in the order of the file: a configuration may
@@ -25,6 +25,11 @@ impl Pools {
     /// Replaces all of them.
     pub fn replace(&self, all: Vec<Arc<Pool>>) {
         *self.lock() = all;
+    }
+
+    /// All of them, in the order of the configuration.
+    pub fn all(&self) -> Vec<Arc<Pool>> {
+        self.lock().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Pool>>> {
@@ -58,6 +63,13 @@ impl Pools {
                 family.count(&labels, engines.map(|counts| cell(counts).value()).sum())?;
             }
         }
+        for (name, help, cell) in CHECK_COUNTERS {
+            let mut family = print.family(name, help, MetricType::Counter)?;
+            for (pool, backend) in shown(&pools).filter(|(pool, _)| pool.check.is_some()) {
+                let labels = [("pool", &*pool.name), ("server", backend.name.as_str())];
+                family.count(&labels, cell(backend.status.checks()).value())?;
+            }
+        }
         Ok(())
     }
 }
@@ -78,6 +90,29 @@ const COUNTERS: &[Family] = &[
         "server_early_resets",
         "Connections that a server reset before its first byte; the first 1,024 servers",
         |counts| &counts.reset_early,
+    ),
+];
+
+/// The same of what the prober counts: for pools that are checked.
+type CheckFamily = (&'static str, &'static str, fn(&CheckCounts) -> &Counter);
+
+const CHECK_COUNTERS: &[CheckFamily] = &[
+    ("server_checks_passed", "Checks that a server passed; the first 1,024 servers", |counts| {
+        &counts.passed
+    }),
+    ("server_checks_failed", "Checks that a server failed; the first 1,024 servers", |counts| {
+        &counts.failed
+    }),
+    (
+        "server_checks_taken_out",
+        "Times that failed checks took a server out; the first 1,024 servers",
+        |counts| &counts.taken_out,
+    ),
+    (
+        "server_agent_failures",
+        "Questions that a server's agent did not answer in words of an agent; the first 1,024 \
+         servers",
+        |counts| &counts.agent_failed,
     ),
 ];
 

@@ -25,6 +25,11 @@ pub(super) const CONTROL_COUNTERS: &[Family<ControlCells, Counter>] = &[
         |cells| &cells.server_ejections,
     ),
     (
+        "server_checks_late",
+        "Checks of servers that began a second late because so many were under way",
+        |cells| &cells.checks_late,
+    ),
+    (
         "session_secret_changes",
         "Times a changed file of ticket secrets was put in force",
         |cells| &cells.session_secret_changes,
@@ -49,6 +54,7 @@ pub(super) const CONTROL_GAUGES: &[Family<ControlCells, Gauge>] = &[
         |cells| &cells.last_reload_succeeded,
     ),
     ("draining", "1 while draining, else 0", |cells| &cells.draining),
+    ("pools_out", "Pools none of whose servers takes connections", |cells| &cells.pools_out),
     ("session_epoch", "Number of the current ticket epoch, by this node's clock", |cells| {
         &cells.session_epoch
     }),

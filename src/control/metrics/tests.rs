@@ -13,7 +13,7 @@ use crate::tls::CryptoLibrary;
 use crate::tls::certificates::CertificateName;
 use crate::tls::policy::candidate::Verdict;
 use crate::tls::self_signed::self_signed;
-use crate::upstream::status::{Availability, ServerCounts, Standing};
+use crate::upstream::status::{Availability, CheckCounts, ServerCounts, Standing};
 use crate::upstream::{Backend, Pool};
 
 /// Printed only if there is a log.
@@ -330,7 +330,8 @@ fn every_cell_of_an_engine_is_on_the_page() {
 fn every_cell_of_a_server_is_on_the_page_and_servers_are_counted_by_state() {
     let fixture = fixture(2, 1);
     let backend = |port| Backend::new(Endpoint::Inet(([10, 0, 0, 1], port).into()), 2);
-    let pool = Pool::new("web", vec![backend(80), backend(81), backend(82)]);
+    let backends = vec![backend(80), backend(81), backend(82)];
+    let pool = Pool { check: Some(Arc::default()), ..Pool::new("web", backends) };
     let standing = Standing { availability: Availability::Ejected, ..Standing::INITIAL };
     pool.backends[1].status.set_standing(standing);
     for engine in 0..2 {
@@ -341,6 +342,11 @@ fn every_cell_of_a_server_is_on_the_page_and_servers_are_counted_by_state() {
         failed.add(30);
         reset_early.add(40);
     }
+    let CheckCounts { passed, failed, taken_out, agent_failed } = pool.backends[0].status.checks();
+    passed.add(50);
+    failed.add(60);
+    taken_out.add(70);
+    agent_failed.add(80);
     fixture.pools.replace(vec![Arc::new(pool)]);
     let page = fixture.page.print(Format::PrometheusText);
     for line in [
@@ -351,6 +357,10 @@ fn every_cell_of_a_server_is_on_the_page_and_servers_are_counted_by_state() {
         "forebay_server_connected_total{pool=\"web\",server=\"10.0.0.1:80\"} 40\n",
         "forebay_server_connect_failures_total{pool=\"web\",server=\"10.0.0.1:80\"} 60\n",
         "forebay_server_early_resets_total{pool=\"web\",server=\"10.0.0.1:80\"} 80\n",
+        "forebay_server_checks_passed_total{pool=\"web\",server=\"10.0.0.1:80\"} 50\n",
+        "forebay_server_checks_failed_total{pool=\"web\",server=\"10.0.0.1:80\"} 60\n",
+        "forebay_server_checks_taken_out_total{pool=\"web\",server=\"10.0.0.1:80\"} 70\n",
+        "forebay_server_agent_failures_total{pool=\"web\",server=\"10.0.0.1:80\"} 80\n",
         "forebay_server_connections{pool=\"web\",server=\"10.0.0.1:82\"} 0\n",
     ] {
         assert!(page.contains(line), "{line} in {page}");
@@ -412,6 +422,8 @@ fn every_cell_of_the_control_thread_is_on_the_page() {
         draining,
         events_dropped,
         server_ejections,
+        pools_out,
+        checks_late,
         session_epoch,
         session_secrets,
         session_secrets_usable,
@@ -424,6 +436,7 @@ fn every_cell_of_the_control_thread_is_on_the_page() {
         reloads_failed,
         events_dropped,
         server_ejections,
+        checks_late,
         session_secret_changes,
         session_ratchet_failures,
     ] {
@@ -434,6 +447,7 @@ fn every_cell_of_the_control_thread_is_on_the_page() {
         snapshot_loaded_unix_seconds,
         last_reload_succeeded,
         draining,
+        pools_out,
         session_epoch,
         session_secrets,
         session_secrets_usable,

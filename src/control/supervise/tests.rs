@@ -91,7 +91,7 @@ impl Fixture {
             cells: Arc::clone(&self.cells),
             certificates: Arc::default(),
             pools: Arc::default(),
-            ejections: Ejections::default(),
+            servers: ServerWatch::default(),
             session_keys: SessionKeys::default(),
             recheck_clients: Box::new(|_| Rechecked::default()),
             renew_pools: Box::new(|| None),
