@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
+
 use crate::config;
 
 /// Longer than the longest page.
@@ -87,6 +89,28 @@ pub(super) fn request(
         }
         _ => Err(AdminClientError::NotForebay(address)),
     }
+}
+
+/// Everything on a list that is answered in pages: `target` is what to ask for from an offset
+/// on, `split` takes a page apart into its items and the next offset.
+pub(super) fn all_pages<Page: DeserializeOwned, Item>(
+    address: SocketAddr,
+    timeout: Duration,
+    target: impl Fn(usize) -> String,
+    split: impl Fn(Page) -> (Vec<Item>, Option<usize>),
+) -> Result<Vec<Item>, AdminClientError> {
+    let mut all = Vec::new();
+    let mut offset = Some(0);
+    while let Some(at) = offset {
+        let (_, body) = request(address, "GET", &target(at), timeout)?;
+        let page =
+            serde_json::from_slice(&body).map_err(|_| AdminClientError::NotForebay(address))?;
+        let (items, next) = split(page);
+        all.extend(items);
+        // Only ever forward, whatever is answered.
+        offset = next.filter(|next| *next > at);
+    }
+    Ok(all)
 }
 
 fn exchange(

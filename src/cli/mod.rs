@@ -18,6 +18,7 @@ mod output;
 mod proxy_verify;
 mod reload;
 mod run;
+mod servers;
 mod shadow;
 mod ticket_secret;
 
@@ -75,6 +76,8 @@ enum Command {
     /// Have the running process read its configuration and certificates again, and wait for
     /// the outcome
     Reload(reload::Arguments),
+    /// List the servers behind, or have one drained, maintained, or ready again
+    Servers(servers::Arguments),
     /// List who would fail under the policies that are only tried: [listener.shadow]
     Shadow(shadow::Arguments),
     /// List the certificates that are served, or check whether clients will take them
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::check(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Reload(arguments) => reload::reload(&arguments),
+        Command::Servers(arguments) => servers::servers(&arguments),
         Command::Shadow(arguments) => shadow::shadow(&arguments),
         Command::Certs(arguments) => certs::certs(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
@@ -122,6 +126,10 @@ mod tests {
             &["check", "-c", "forebay.toml", "--facts"],
             &["reload", "-c", "forebay.toml"],
             &["reload", "--admin", "127.0.0.1:9440", "--timeout", "5", "--json"],
+            &["servers", "list", "-c", "forebay.toml", "--json"],
+            &["servers", "drain", "--admin", "[::1]:9440", "web", "10.0.0.1:80"],
+            &["servers", "maintain", "-c", "forebay.toml", "web", "unix:/run/app.sock"],
+            &["servers", "ready", "-c", "forebay.toml", "web", "app:80 (10.0.0.1)"],
             &["shadow", "-c", "forebay.toml"],
             &["shadow", "--admin", "127.0.0.1:9440", "--limit", "10000", "--json"],
             &["certs", "list", "--admin", "[::1]:9440", "--json"],
@@ -152,6 +160,8 @@ mod tests {
             &["ticket-secret", "generate"],
             &["proxy-verify", "header"],
             &["reload"],
+            &["servers", "list"],
+            &["servers", "drain", "-c", "forebay.toml", "web"],
             &["shadow"],
             &["shadow", "-c", "forebay.toml", "--limit", "10001"],
             &["certs", "list"],

@@ -14,7 +14,7 @@
 //! A reload is done by the control thread. Whoever asked for it waits, and is looked after
 //! now and then.
 //!
-//! May know: the pages, the lifecycle. Must not know: engines.
+//! May know: the pages, the lifecycle, what is known of servers. Must not know: engines.
 
 #![forbid(unsafe_code)]
 
@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::lifecycle::Lifecycle;
-use super::metrics::Page;
+use super::metrics::{Page, Pools};
 use super::poll_timeout::poll_timeout;
 use super::reload_requests::ReloadRequests;
 use super::served::Served;
@@ -78,6 +78,8 @@ pub struct Pages {
     pub metrics: Page,
     /// `/certificates` and `/shadow`.
     pub served: Arc<Served>,
+    /// `/servers`.
+    pub pools: Arc<Pools>,
     /// `POST /reload`.
     pub reload_requests: Arc<ReloadRequests>,
 }

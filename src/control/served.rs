@@ -121,10 +121,15 @@ impl Served {
             .take(limit.min(PAGE_MAX))
             .map(|(listener, certificate)| ServedCertificate::new(listener, certificate))
             .collect();
-        let next = offset.saturating_add(certificates.len());
-        let next_offset = (next < total && !certificates.is_empty()).then_some(next);
+        let next_offset = next_offset(offset, certificates.len(), total);
         ServedPage { total, offset, next_offset, certificates }
     }
+}
+
+/// The offset of the page behind one of `shown` things of `total`; `None` after the last.
+pub fn next_offset(offset: usize, shown: usize, total: usize) -> Option<usize> {
+    let next = offset.saturating_add(shown);
+    (next < total && shown > 0).then_some(next)
 }
 
 #[cfg(test)]

@@ -272,6 +272,7 @@ pub fn start(start: Start) -> Result<Running, StartError> {
                 lifecycle: Arc::clone(&lifecycle),
                 metrics: Page::new(sources),
                 served: Arc::clone(&served),
+                pools: Arc::clone(&pools),
                 reload_requests: Arc::clone(&reload_requests),
             };
             Some(listener.serve(pages, admin::Limits::default())?)

@@ -6,6 +6,7 @@
 //! | `checks` | servers that fail their checks are left alone |
 //! | `ejection` | servers to which connections fail are left alone |
 //! | `preference` | weights, backups, the server that is a client's own |
+//! | `operator` | servers that an operator takes out and in again |
 //! | `places` | limits of connections, and who waits for a place |
 
 #[path = "../support/mod.rs"]
@@ -13,6 +14,7 @@ mod support;
 
 mod checks;
 mod ejection;
+mod operator;
 mod places;
 mod preference;
 

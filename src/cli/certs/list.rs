@@ -77,18 +77,12 @@ pub(super) fn list(arguments: &Arguments) -> ExitStatus {
 }
 
 fn ask_for_all(address: std::net::SocketAddr) -> Result<Vec<ServedCertificate>, AdminClientError> {
-    let mut all = Vec::new();
-    let mut offset = Some(0);
-    while let Some(at) = offset {
-        let target = format!("/certificates?offset={at}&limit={PAGE_MAX}");
-        let (_, body) = admin_client::request(address, "GET", &target, TIMEOUT)?;
-        let page: ServedPage =
-            serde_json::from_slice(&body).map_err(|_| AdminClientError::NotForebay(address))?;
-        all.extend(page.certificates);
-        // Only ever forward, whatever is answered.
-        offset = page.next_offset.filter(|next| *next > at);
-    }
-    Ok(all)
+    admin_client::all_pages(
+        address,
+        TIMEOUT,
+        |offset| format!("/certificates?offset={offset}&limit={PAGE_MAX}"),
+        |page: ServedPage| (page.certificates, page.next_offset),
+    )
 }
 
 /// What a configuration would serve; `None` if it cannot be read.

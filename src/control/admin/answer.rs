@@ -7,13 +7,18 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::Pages;
+use crate::clock::Moment;
 use crate::control::lifecycle::Stage;
 use crate::control::metrics::Format;
 use crate::control::served::PAGE_DEFAULT;
 use crate::control::shadow_page::{NAMES_DEFAULT, ShadowPage};
+use crate::control::{percent, server_page};
+use crate::upstream::opinions::Wish;
 
 /// Scrapes within this time see the same page, so that a flood of them costs little.
 const PAGE_FRESH: Duration = Duration::from_millis(100);
+
+const ELSEWHERE: &str = "this can be asked for on the machine of the process only\n";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -23,6 +28,8 @@ const INDEX: &str = "forebay\n\n\
     /ready    the same, under the name that orchestrators ask for\n\
     /certificates?offset=0&limit=100  what is served, as JSON\n\
     /shadow?limit=100  who would fail under the policies that are only tried, as JSON\n\
+    /servers?offset=0&limit=100  what is known of the servers behind, as JSON\n\
+    POST /servers?pool=NAME&server=NAME&wish=ready|drain|maintenance  from this machine only\n\
     POST /reload  reads configuration and certificates again; from this machine only\n";
 
 /// A response, complete.
@@ -70,6 +77,7 @@ impl Answers {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         match (method, path) {
             ("POST", "/reload") => self.reload(local),
+            ("POST", "/servers") => Answer::Now(self.wish(query, local)),
             ("GET" | "HEAD", "/reload") => {
                 let body = b"POST asks for a reload\n".as_slice().into();
                 Answer::Now(response_allowing("405 Method Not Allowed", TEXT, "POST", body))
@@ -81,14 +89,30 @@ impl Answers {
 
     fn reload(&self, local: bool) -> Answer {
         if !local {
-            return Answer::Now(refuse(
-                "403 Forbidden",
-                "a reload can be asked for on this machine only\n",
-            ));
+            return Answer::Now(refuse("403 Forbidden", ELSEWHERE));
         }
         match self.pages.reload_requests.ask() {
             Some(number) => Answer::AfterReload(number),
             None => Answer::Now(refuse("409 Conflict", "a reload is under way: try again\n")),
+        }
+    }
+
+    /// What the operator wants of a server.
+    fn wish(&self, query: &str, local: bool) -> Response {
+        if !local {
+            return refuse("403 Forbidden", ELSEWHERE);
+        }
+        let text = |key| percent::value(query, key).and_then(percent::decode);
+        let wish = text("wish");
+        let wish = Wish::ALL.into_iter().find(|one| Some(one.label()) == wish.as_deref());
+        let (Some(pool), Some(server), Some(wish)) = (text("pool"), text("server"), wish) else {
+            let reason = "pool, server and wish (ready, drain or maintenance) must be there, \
+                          percent-encoded\n";
+            return refuse("400 Bad Request", reason);
+        };
+        match server_page::wish(&self.pages.pools.all(), &pool, &server, wish, Moment::now()) {
+            Ok(shown) => json("200 OK", &shown),
+            Err(error) => refuse("404 Not Found", &format!("{error}\n")),
         }
     }
 
@@ -106,14 +130,10 @@ impl Answers {
                 let format = Format::accepted(accept);
                 response("200 OK", format.content_type(), self.metrics(format))
             }
-            "/certificates" => {
-                match (number(query, "offset", 0), number(query, "limit", PAGE_DEFAULT)) {
-                    (Ok(offset), Ok(limit)) => {
-                        json("200 OK", &self.pages.served.page(offset, limit))
-                    }
-                    _ => refuse("400 Bad Request", "offset and limit are numbers\n"),
-                }
-            }
+            "/certificates" => part(query, |offset, limit| self.pages.served.page(offset, limit)),
+            "/servers" => part(query, |offset, limit| {
+                server_page::page(&self.pages.pools.all(), offset, limit)
+            }),
             "/shadow" => match number(query, "limit", NAMES_DEFAULT) {
                 Ok(limit) => {
                     json("200 OK", &ShadowPage::new(&self.pages.served.listeners(), limit))
@@ -147,11 +167,17 @@ impl Answers {
     }
 }
 
+/// A part of a list, as the query wants it.
+fn part<Page: Serialize>(query: &str, page: impl Fn(usize, usize) -> Page) -> Response {
+    match (number(query, "offset", 0), number(query, "limit", PAGE_DEFAULT)) {
+        (Ok(offset), Ok(limit)) => json("200 OK", &page(offset, limit)),
+        _ => refuse("400 Bad Request", "offset and limit are numbers\n"),
+    }
+}
+
 /// The number that a query has for `key`, or `default`.
 fn number(query: &str, key: &str, default: usize) -> Result<usize, ParseIntError> {
-    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let value = pairs.find(|(name, _)| *name == key).map(|(_, value)| value);
-    value.map_or(Ok(default), str::parse)
+    percent::value(query, key).map_or(Ok(default), str::parse)
 }
 
 /// An answer that says no, with its reason as text.

@@ -9,8 +9,10 @@ use crate::control::lifecycle::Stage;
 use crate::control::metrics::control_cells::ControlCells;
 use crate::control::metrics::{Certificates, Sizes, Sources};
 use crate::control::reload_requests::ReloadOutcome;
+use crate::endpoint::Endpoint;
 use crate::engine::metrics::EngineMetrics;
 use crate::handshake::metrics::WorkerMetrics;
+use crate::upstream::{Backend, Pool};
 
 struct Fixture {
     server: AdminServer,
@@ -40,7 +42,13 @@ fn pages(engines: usize) -> Pages {
         names: Arc::default(),
         served: Arc::default(),
     });
-    Pages { lifecycle, metrics, served: Arc::default(), reload_requests: Arc::default() }
+    Pages {
+        lifecycle,
+        metrics,
+        served: Arc::default(),
+        pools: Arc::default(),
+        reload_requests: Arc::default(),
+    }
 }
 
 fn fixture(engines: usize, limits: Limits) -> Fixture {
@@ -124,7 +132,9 @@ fn a_query_does_not_change_the_page() {
 #[test]
 fn the_index_names_the_pages() {
     let response = fixture(1, PATIENT).get("/");
-    for path in ["/metrics", "/health", "/ready", "/certificates", "/shadow", "/reload"] {
+    for path in
+        ["/metrics", "/health", "/ready", "/certificates", "/shadow", "/servers", "/reload"]
+    {
         assert!(body(&response).contains(path));
     }
 }
@@ -201,6 +211,31 @@ fn a_reload_is_asked_for_by_post_and_from_this_machine() {
     };
     assert!(response.head.starts_with(b"HTTP/1.1 403 "));
     assert!(matches!(answers.answer("POST", "/reload", "", true), Answer::AfterReload(1)));
+}
+
+#[test]
+fn what_the_operator_wants_of_a_server_is_taken_by_post_and_from_this_machine() {
+    let pages = pages(1);
+    let backend = Backend::new(Endpoint::Unix("/run/app 1.sock".into()), 1);
+    pages.pools.replace(vec![Arc::new(Pool::new("a&b", vec![backend]))]);
+    let mut answers = Answers::new(pages);
+    let mut ask = |query: &str, local| {
+        let target = format!("/servers?{query}");
+        let Answer::Now(response) = answers.answer("POST", &target, "", local) else {
+            panic!("answered at once")
+        };
+        let text = [response.head, response.body.to_vec()].concat();
+        String::from_utf8(text).expect("text")
+    };
+    let good = "pool=a%26b&server=unix%3A%2Frun%2Fapp%201.sock&wish=drain";
+    assert_eq!(status(&ask(good, false)), "403");
+    let done = ask(good, true);
+    assert_eq!(status(&done), "200");
+    assert!(body(&done).contains("\"state\":\"drain\""), "{done}");
+    for wrong in ["", "pool=a%26b&server=x", "pool=%zz&server=x&wish=drain", "wish=away"] {
+        assert_eq!(status(&ask(wrong, true)), "400", "{wrong}");
+    }
+    assert_eq!(status(&ask("pool=web&server=x&wish=drain", true)), "404");
 }
 
 #[test]
