@@ -31,7 +31,7 @@ pub enum Availability {
     Up,
     /// Its checks fail.
     Down,
-    /// It is to have no new ones: the operator or its agent says so.
+    /// It is to have no new ones: the operator or its agent says so, or its name has it no more.
     Drain,
     /// Too many connections to it have failed of late.
     Ejected,
