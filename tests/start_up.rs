@@ -64,10 +64,10 @@ fn engines_and_workers_run_on_the_cpus_that_they_were_given() {
     let count = cpus.len();
     let (first, last) = (cpus[0], cpus[count - 1]);
     let site = Site::new();
-    let forebay = site.start(&format!(
+    let mut forebay = site.start(&format!(
         "[engine]\nengines = {count}\ncpus = {cpus:?}\n[handshake]\nworkers = 1\ncpus = [{last}]\n"
     ));
-    let threads = threads(&forebay);
+    let threads = threads(&mut forebay);
     assert_eq!(threads["engine-0"], first.to_string(), "{threads:?}");
     assert_eq!(threads[&format!("engine-{}", count - 1)], last.to_string(), "{threads:?}");
     assert_eq!(threads["worker-0"], last.to_string(), "{threads:?}");
@@ -108,7 +108,7 @@ fn inline_handshakes_are_done_without_any_worker() {
     let site = Site::new();
     let mut forebay = site.start("[engine]\nengines = 1\n[handshake]\ninline = true\n");
     site.exchange();
-    let threads = threads(&forebay);
+    let threads = threads(&mut forebay);
     let names: Vec<_> = threads.keys().map(String::as_str).collect();
     assert_eq!(names, ["admin", "engine-0", "forebay", "log", "prober"]);
     let ready = forebay.wait_for_log("engines are ready");
@@ -226,8 +226,14 @@ fn where_io_uring_is_forbidden_the_error_says_what_to_change() {
 // ---- threads of a process ----
 
 /// The CPUs of each thread of the process, by the thread's name; without those that the
-/// kernel starts for a ring now and then (`iou-wrk-…`).
-fn threads(forebay: &Forebay) -> BTreeMap<String, String> {
+/// kernel starts for a ring now and then (`iou-wrk-…`). Nothing that is waited for at the
+/// start needs the prober, which gives itself its name when it first runs.
+fn threads(forebay: &mut Forebay) -> BTreeMap<String, String> {
+    forebay.wait_until("the prober runs", |forebay| threads_now(forebay).contains_key("prober"));
+    threads_now(forebay)
+}
+
+fn threads_now(forebay: &Forebay) -> BTreeMap<String, String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", forebay.pid())).expect("its threads");
     tasks
         .filter_map(|task| {

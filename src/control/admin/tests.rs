@@ -132,8 +132,7 @@ fn a_query_does_not_change_the_page() {
 #[test]
 fn the_index_names_the_pages() {
     let response = fixture(1, PATIENT).get("/");
-    for path in
-        ["/metrics", "/health", "/ready", "/certificates", "/shadow", "/servers", "/reload"]
+    for path in ["/metrics", "/health", "/ready", "/certificates", "/shadow", "/servers", "/reload"]
     {
         assert!(body(&response).contains(path));
     }
