@@ -27,7 +27,7 @@ use support::forebay::{Forebay, PATIENCE};
 use support::openssl::{OpensslClient, only};
 use support::ports::free_address;
 use support::program::Finished;
-use support::proxy_header::parse;
+use support::proxy_header::{ProxyHeader, parse};
 use support::tls_client::{self, TlsStream};
 
 const VERSIONS: [&str; 2] = ["TLSv1.2", "TLSv1.3"];
@@ -354,6 +354,25 @@ fn a_new_list_ends_the_sessions_of_whom_it_revokes_and_nobody_elses() {
     });
 }
 
+/// The header that the server gets for a client, and that the client's data follows.
+fn header_of(scene: &Scene, backend: &Backend, client: &Arc<ClientConfig>) -> ProxyHeader {
+    let mut stream = connect(client, scene.address);
+    stream.write_all(b"stay").expect("sent");
+    let mut bytes = Vec::new();
+    let mut server = backend.accept();
+    while !bytes.ends_with(b"stay") {
+        let mut buffer = [0; 1024];
+        let count = server.read(&mut buffer).expect("read");
+        assert!(count > 0, "{bytes:?}");
+        bytes.extend_from_slice(&buffer[..count]);
+    }
+    server.write_all(b"served").expect("sent");
+    stream.read_exact(&mut [0; 6]).expect("an answer");
+    let header = parse(&bytes);
+    assert_eq!(&bytes[header.length..], b"stay");
+    header
+}
+
 #[test]
 fn the_server_is_told_of_the_certificate_and_whether_it_was_shown_now() {
     let backend = Backend::listen();
@@ -364,19 +383,7 @@ fn the_server_is_told_of_the_certificate_and_whether_it_was_shown_now() {
     );
     let ours = scene.authority.issue("ours", "DNS:ours.test");
     let header = |client: &Arc<ClientConfig>| {
-        let mut stream = connect(client, scene.address);
-        stream.write_all(b"stay").expect("sent");
-        let mut bytes = Vec::new();
-        let mut server = backend.accept();
-        while !bytes.ends_with(b"stay") {
-            let mut buffer = [0; 1024];
-            let count = server.read(&mut buffer).expect("read");
-            assert!(count > 0, "{bytes:?}");
-            bytes.extend_from_slice(&buffer[..count]);
-        }
-        server.write_all(b"served").expect("sent");
-        stream.read_exact(&mut [0; 6]).expect("an answer");
-        let header = parse(&bytes);
+        let header = header_of(&scene, &backend, client);
         (header.certificate_bits, header.common_name)
     };
     for version in rustls_versions() {
@@ -385,6 +392,38 @@ fn the_server_is_told_of_the_certificate_and_whether_it_was_shown_now() {
         assert_eq!(header(&client), (4, Some("ours".to_owned())), "{version:?}, resumed");
         assert_eq!(header(&anonymous(version)), (0, None), "{version:?}");
     }
+}
+
+#[test]
+fn the_server_is_sent_the_certificate_itself_if_its_pool_asks_and_there_is_room() {
+    /// PP2_SUBTYPE_SSL_CLIENT_CERT.
+    const CLIENT_CERT: u8 = 0x28;
+    let backend = Backend::listen();
+    let scene = Scene::before(
+        Some(&backend.address),
+        "[listener.client_auth]\nmode = \"optional\"\nca = CA",
+        "proxy_protocol = \"v2\"\n\
+         proxy_tlvs = [\"authority\", \"crc32c\", \"ssl_cn\", \"ssl_client_cert\"]",
+    );
+    let small = scene.authority.issue("small", "DNS:small.test");
+    let names: Vec<_> = (0..300).map(|number| format!("DNS:{number}.names.test")).collect();
+    let large = scene.authority.issue("large", &names.join(","));
+    let certificate = CertificateDer::from_pem_file(&small.certificate).expect("a certificate");
+    for version in rustls_versions() {
+        let told = |client: &Arc<ClientConfig>| {
+            let header = header_of(&scene, &backend, client);
+            let found = header.others.iter().find(|(kind, _)| *kind == CLIENT_CERT);
+            (header.common_name, found.map(|(_, der)| der.clone()))
+        };
+        let of_small = (Some("small".to_owned()), Some(certificate.to_vec()));
+        let small = client(version, &small);
+        assert_eq!(told(&small), of_small, "{version:?}");
+        assert_eq!(told(&small), of_small, "{version:?}, resumed");
+        assert_eq!(told(&client(version, &large)), (Some("large".to_owned()), None));
+        assert_eq!(told(&anonymous(version)), (None, None));
+    }
+    let left_out = scene.forebay.metric("forebay_proxy_header_certificates_left_out_total", &[]);
+    assert_eq!(left_out, 2.0);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::time::Duration;
 
 use forebay::clock::Moment;
 use forebay::driver::simulator::Simulator;
@@ -45,6 +46,10 @@ pub(super) struct UncountedDriver(pub(super) Simulator);
 impl Driver for UncountedDriver {
     fn now(&self) -> Moment {
         uncounted(|| self.0.now())
+    }
+
+    fn unix_time(&self) -> Duration {
+        uncounted(|| self.0.unix_time())
     }
 
     fn accept(&mut self, listener: usize, token: Token) {

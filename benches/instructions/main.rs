@@ -19,8 +19,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use forebay::handshake::SessionFacts;
-use forebay::proxy_protocol::{HEADER_BYTES_MAX, Header, ProxyProtocol, encode};
-use forebay::tls::client_hello::{CLIENT_HELLO_BYTES_MAX, Scan, scan};
+use forebay::proxy_protocol::authentication::{AuthenticationKey, KEY_BYTES};
+use forebay::proxy_protocol::{Contents, HEADER_BYTES_MAX, Header, ProxyProtocol, encode};
+use forebay::tls::client_hello::{CLIENT_HELLO_BYTES_MAX, ClientHello, Ja4, Scan, scan};
 use forebay::tls::{CryptoLibrary, Version};
 use rustls::ClientConnection;
 
@@ -41,7 +42,9 @@ const WORKS: &[Work] = &[
     ("connection-resumed-tls-server", || connections(Way::ToTlsServer, 1..=32, true)),
     ("request-1KiB-tls-server", || relay(Way::ToTlsServer, REQUESTS_OF_1_KIB)),
     ("client-hello", client_hello),
-    ("proxy-header", proxy_header),
+    ("fingerprint", fingerprint),
+    ("proxy-header", || proxy_header(&Contents::default())),
+    ("proxy-header-signed", || proxy_header(&signed())),
 ];
 
 const UPLOAD: Conversation = Conversation { rounds: 1, up_bytes: 4 << 20, down_bytes: 1 };
@@ -114,27 +117,50 @@ fn client_hello() {
     });
 }
 
-fn proxy_header() {
+/// What a worker does for a pool that is told of the client's fingerprint.
+fn fingerprint() {
+    const TIMES: usize = 1_000;
+    let name = scene::SERVER_NAME.try_into().expect("a DNS name");
+    let mut client = ClientConnection::new(Arc::new(client_config()), name).expect("a client");
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).expect("memory takes all");
+    counted(|| {
+        for _ in 0..TIMES {
+            let hello = ClientHello::of_one_record(black_box(&hello)).expect("a ClientHello");
+            assert!(black_box(Ja4::of(&hello)).is_some());
+        }
+    });
+}
+
+/// The usual contents, signed.
+fn signed() -> Contents {
+    let key = Arc::new(AuthenticationKey::new(&[7; KEY_BYTES]));
+    Contents { key: Some(key), ..Contents::default() }
+}
+
+fn proxy_header(contents: &Contents) {
     const TIMES: usize = 1_000;
     let session = SessionFacts {
         version: Version::Tls13,
         cipher_suite: 0x1301,
         group: Some(0x11ec),
         resumed: false,
+        signature_scheme: Some(0x0403),
+        certificate: None,
         alpn: Some((*b"h2").into()),
         server_name: Some(scene::SERVER_NAME.into()),
     };
+    let address = |text: &str| text.parse().expect("a literal address");
     let header = Header {
-        source: "192.0.2.33:51324".parse().expect("a literal address"),
-        destination: "198.51.100.7:443".parse().expect("a literal address"),
         server_name: session.server_name.as_deref(),
         session: Some(&session),
-        certificate: None,
+        ..Header::new(address("192.0.2.33:51324"), address("198.51.100.7:443"))
     };
     let mut out = [0; HEADER_BYTES_MAX];
     counted(|| {
         for _ in 0..TIMES {
-            let header = encode(ProxyProtocol::V2, black_box(&header), black_box(&mut out));
+            let header =
+                encode(ProxyProtocol::V2, contents, black_box(&header), black_box(&mut out));
             assert!(black_box(header).is_ok());
         }
     });

@@ -10,10 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use super::output::say;
 use super::{ExitStatus, FAILURE, SUCCESS, WRONG_INPUT};
-use crate::control::secret_files::{self, SecretFilesError};
-use crate::proxy_protocol::authentication::{
-    AuthenticationKey, KEY_FILE_BYTES_MAX, KeyFileError, Verified, parse_keys, verify,
-};
+use crate::control::proxy_headers::{ProxyKeysError, read_keys};
+use crate::proxy_protocol::authentication::{AuthenticationKey, Verified, verify};
 use crate::proxy_protocol::decode::V2_RECEIVED_BYTES_MAX;
 use crate::tls::digits;
 
@@ -39,9 +37,7 @@ pub(super) struct Arguments {
 #[derive(Debug, thiserror::Error)]
 enum ProxyVerifyError {
     #[error(transparent)]
-    KeyFile(#[from] SecretFilesError),
-    #[error("{path}: {source}")]
-    Keys { path: String, source: KeyFileError },
+    Keys(#[from] ProxyKeysError),
     #[error("{name}: cannot be read: {source}")]
     Header { name: String, source: io::Error },
     #[error("{name}: is not hexadecimal: leave --hex out if it is the header itself")]
@@ -73,11 +69,7 @@ pub(super) fn proxy_verify(arguments: &Arguments) -> ExitStatus {
 type Input = (Vec<AuthenticationKey>, Vec<u8>, Duration);
 
 fn read(arguments: &Arguments) -> Result<Input, ProxyVerifyError> {
-    let content = secret_files::read_content(&arguments.keys, KEY_FILE_BYTES_MAX)?;
-    let keys = parse_keys(&content).map_err(|source| {
-        let path = arguments.keys.display().to_string();
-        ProxyVerifyError::Keys { path, source }
-    })?;
+    let keys = read_keys(&arguments.keys)?;
     let header = read_header(arguments)?;
     let now = match arguments.at {
         Some(milliseconds) => Duration::from_millis(milliseconds),

@@ -190,6 +190,11 @@ impl<'t> Item<'t> {
         self.value.is_table()
     }
 
+    /// Whether it is text.
+    pub(super) fn is_text(&self) -> bool {
+        self.value.is_str()
+    }
+
     /// A list of anything.
     pub(super) fn elements(&self, report: &mut Report<'_>) -> Option<Vec<Item<'t>>> {
         let DeValue::Array(array) = self.value else {

@@ -13,7 +13,7 @@
 //!
 //! One file a section: `engine`, `handshake`, `limits`, `timeouts`, `tls`,
 //! `session`, `log`, `admin`, `resolver`, `listener`, `route`, `shadow`,
-//! `pool`. Each holds the section's keys with default, unit and
+//! `pool`, `proxy_header`. Each holds the section's keys with default, unit and
 //! effect, and their reading. A commented file with every key is
 //! `docs/examples/forebay.toml`.
 //!
@@ -34,6 +34,7 @@ pub mod log;
 pub mod pool;
 mod pool_check;
 mod pool_tls;
+pub mod proxy_header;
 mod report;
 mod resolve;
 pub mod resolver;
@@ -62,6 +63,7 @@ pub use listener::ListenerSettings;
 pub use log::LogSettings;
 pub use pool::{BackendAddress, BackendSettings, BalanceSetting, PoolSettings};
 pub use pool_tls::PoolTlsSettings;
+pub use proxy_header::ProxyHeaderSettings;
 pub use resolve::resolve;
 pub use resolver::ResolverSettings;
 pub use session::SessionSettings;

@@ -21,6 +21,7 @@ use crate::upstream::{Backend, HashBy, Pool, SourceAddress};
 use super::finding::Located;
 use super::item::{Item, Section};
 use super::pool_tls::{self, PoolTlsSettings};
+use super::proxy_header::{self, ProxyHeaderSettings};
 use super::report::Report;
 use super::values;
 
@@ -70,9 +71,12 @@ pub struct PoolSettings {
     /// `[pool.check]`, default none: how backends are checked.
     pub check: Option<Arc<Check>>,
     /// `proxy_protocol = "none" | "v1" | "v2"`, default `"none"`: what is sent in front of
-    /// the plaintext. `"v1"` tells the client's address, `"v2"` also ALPN, server name,
-    /// TLS version and cipher suite. The servers must be configured to expect it.
+    /// the plaintext. `"v1"` tells the client's address, `"v2"` also what `proxy_tlvs` and
+    /// the other keys of [`ProxyHeaderSettings`] say. The servers must be configured to
+    /// expect it.
     pub proxy_protocol: ProxyProtocol,
+    /// What it says, in version 2.
+    pub header: ProxyHeaderSettings,
     /// `[pool.tls]`, default absent: TLS towards the servers.
     pub tls: Option<PoolTlsSettings>,
 }
@@ -96,6 +100,7 @@ impl PoolSettings {
             source: None,
             check: None,
             proxy_protocol: ProxyProtocol::default(),
+            header: ProxyHeaderSettings::default(),
             tls: None,
         }
     }
@@ -182,6 +187,11 @@ pub(super) const KEYS: &[&str] = &[
     "bind",
     "transparent",
     "proxy_protocol",
+    "proxy_tlvs",
+    "proxy_align",
+    "proxy_custom_tlvs",
+    "proxy_pass_tlvs",
+    "proxy_key_file",
     "tls",
     "check",
 ];
@@ -250,6 +260,10 @@ fn read(
         let message = "has no effect: no backend of the pool has connections_max".into();
         report.warning(item.place(), message, Some("write connections_max too".into()));
     }
+    let proxy_protocol =
+        section.value(report, "proxy_protocol", ProxyProtocol::default(), |item, report| {
+            item.choice(report, &PROXY_PROTOCOL)
+        });
     let pool = PoolSettings {
         name: section
             .required(report, "name", "write name = \"web\"", |item, report| {
@@ -267,12 +281,8 @@ fn read(
         ejection: read_ejection(report, section),
         source: super::source_address::read(report, section),
         check,
-        proxy_protocol: section.value(
-            report,
-            "proxy_protocol",
-            ProxyProtocol::default(),
-            |item, report| item.choice(report, &PROXY_PROTOCOL),
-        ),
+        proxy_protocol,
+        header: proxy_header::read(report, section, directory, proxy_protocol),
         tls: pool_tls::read(report, section, directory, provider),
     };
     check_server_names(report, &pool);

@@ -81,6 +81,7 @@ fn resolve_pool(
         source: pool.source.as_ref().map(|source| source.value).unwrap_or_default(),
         check: pool.check.clone(),
         proxy_protocol: pool.proxy_protocol,
+        header: pool.header.contents(),
         ..Pool::new(&pool.name.value, backends)
     }
 }

@@ -8,6 +8,7 @@ use super::*;
 use crate::dns::message::RecordType;
 use crate::dns::{Condition, Failure, NamedServer, Wanted};
 use crate::proxy_protocol::ProxyProtocol;
+use crate::proxy_protocol::contents::Value;
 use crate::routing::Action;
 use crate::switch::{Spin, Switch};
 use crate::tls::certificate_compression::Compression;
@@ -415,6 +416,8 @@ fn each_default_is_what_the_example_says() {
     // The default is no ejection; what it would be then is written out.
     let only_switched_on = settings(&EXAMPLE.replace("#eject_after", "eject_after"));
     assert_eq!(only_switched_on.pools[0].ejection, written_out.ejection);
+    assert_eq!(pool.header.values.value, written_out.header.values.value);
+    assert_eq!(written_out.header.contents().alignment, 1);
 }
 
 #[test]
@@ -624,6 +627,75 @@ fn a_trial_that_could_fail_nobody_is_probably_not_as_meant() {
     for text in ["no_rsa = true", "require_pq = true", "groups = [\"x25519\"]"] {
         assert_eq!(told_exactly(&shadow(text)), "");
     }
+}
+
+// ── Headers of the PROXY protocol ───────────────────────────────────────────────────
+
+/// Keys of a pool that sends headers of version 2.
+const HEADER: &str = "backends = [\"10.0.0.1:80\"]\nproxy_protocol = \"v2\"\n";
+
+#[test]
+fn what_a_header_says_is_read_with_all_of_its_keys() {
+    let settings = settings(&format!(
+        "{MINIMAL}proxy_protocol = \"v2\"\n\
+         proxy_tlvs = [\"crc32c\", \"ssl_group\"]\nproxy_align = 8\n\
+         proxy_custom_tlvs = [{{ type = 0xE0, value = \"{{ja4}}\" }}]\n\
+         proxy_pass_tlvs = [\"unique_id\", 0xEA]\nproxy_key_file = \"proxy.keys\"",
+    ));
+    let header = &settings.pools[0].header;
+    let values = Value::ALL.map(|(name, value)| (name, header.values.value.contains(value)));
+    let told: Vec<_> = values.iter().filter(|(_, told)| *told).map(|(name, _)| *name).collect();
+    assert_eq!(told, ["crc32c", "ssl", "ssl_group"]);
+    let contents = header.contents();
+    assert_eq!(contents.alignment, 8);
+    assert_eq!(contents.custom[0].kind, 0xe0);
+    assert!(contents.wants_fingerprint());
+    let passed_on = |kind| contents.passed_on.contains(kind);
+    assert!(passed_on(0x05) && passed_on(0xea) && !passed_on(0x30));
+    assert!(header.key_file.as_ref().unwrap().value.ends_with("proxy.keys"));
+}
+
+#[test]
+fn mistakes_in_what_a_header_says_are_named_with_their_key() {
+    for (keys, parts) in [
+        ("proxy_tlvs = [\"ssl_cipher\", \"ssl_grup\"]", ["proxy_tlvs[1]", "\"ssl_group\"?"]),
+        ("proxy_align = 65", ["proxy_align", "from 1 to 64"]),
+        (
+            "proxy_custom_tlvs = [{ type = 0xE0, value = \"{ja3}\" }]",
+            ["proxy_custom_tlvs[0].value", "did you mean {ja4}?"],
+        ),
+        (
+            "proxy_custom_tlvs = [{ type = 0xE0, value = \"{x}\" }]",
+            ["no placeholder {x}", "{handshake_seconds}"],
+        ),
+        (
+            "proxy_custom_tlvs = [{ type = 0x20, value = \"a\" }]",
+            ["proxy_custom_tlvs[0].type", "0xE0 to 0xF7"],
+        ),
+        ("proxy_custom_tlvs = [{ type = 0xE7, value = \"a\" }]", ["0xE7", "signatures"]),
+        (
+            "proxy_custom_tlvs = [{ type = 0xE0, value = \"a\" }, { type = 224, value = \"b\" }]",
+            ["proxy_custom_tlvs[1].type", "listed twice"],
+        ),
+        ("proxy_pass_tlvs = [0x20]", ["proxy_pass_tlvs[0]", "knows better"]),
+        (
+            "proxy_custom_tlvs = [{ type = 0xE0, value = \"a\" }]\nproxy_pass_tlvs = [0xE0]",
+            ["proxy_pass_tlvs[0]", "is one of proxy_custom_tlvs"],
+        ),
+    ] {
+        let told = pool(&format!("{HEADER}{keys}"));
+        assert_eq!(told.matches("error").count(), 1, "{keys}: {told}");
+        for part in parts {
+            assert!(told.contains(part), "{keys}: {part} in {told}");
+        }
+    }
+}
+
+#[test]
+fn what_version_1_cannot_say_is_not_passed_over_in_silence() {
+    let told = pool(&format!("{HEADER}proxy_align = 8").replacen("\"v2\"", "\"v1\"", 1));
+    assert!(told.contains("pool[0].proxy_align") && told.contains("warning"), "{told}");
+    assert!(told.contains("without proxy_protocol = \"v2\""), "{told}");
 }
 
 // ── Routes ──────────────────────────────────────────────────────────────────────────

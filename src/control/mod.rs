@@ -24,6 +24,7 @@ pub mod pool_tls;
 pub mod pools;
 pub mod prepare;
 pub mod prober;
+pub mod proxy_headers;
 pub mod rate_limit;
 pub mod reload;
 pub mod reload_requests;

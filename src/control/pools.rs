@@ -172,7 +172,8 @@ impl PoolMaker {
     }
 }
 
-/// `pool` with what is negotiated with the servers of `before`.
+/// `pool` with what is negotiated with the servers of `before`, and the keys and names that
+/// their headers have.
 fn following(before: &Pool, pool: Pool) -> Pool {
     let tls = before.tls.as_ref().map(|tls| {
         let places = before.backends.iter().enumerate();
@@ -181,7 +182,7 @@ fn following(before: &Pool, pool: Pool) -> Pool {
         let server = |one: &Backend| (places.get(&one.endpoint).copied(), one.host.clone());
         Arc::new(tls.followed_by(pool.backends.iter().map(server)))
     });
-    Pool { tls, ..pool }
+    Pool { tls, header: before.header.clone(), ..pool }
 }
 
 /// Whether pools of the same settings have the same servers.

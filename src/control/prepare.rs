@@ -18,6 +18,7 @@ use super::client_gates::ClientFiles;
 use super::key_passphrases;
 use super::pool_tls;
 use super::pools::PoolMaker;
+use super::proxy_headers;
 use super::served::ServedListener;
 use super::session_keys::{SessionKeys, Staged};
 use super::shadow_policies::{self, Tried};
@@ -73,7 +74,8 @@ pub fn certificate_paths(settings: &Settings) -> impl Iterator<Item = &Path> {
 }
 
 /// The same, the file of the passphrases of their keys, those that clients' certificates
-/// are held against, and what `[pool.tls]` names: what is watched for changes.
+/// are held against, what `[pool.tls]` names, and the keys of PROXY headers: what is watched
+/// for changes.
 pub fn certificate_places(settings: &Settings) -> impl Iterator<Item = &Path> {
     let passphrases = settings.tls.key_passphrase_file.iter();
     let of_clients = settings.listeners.iter().flat_map(|listener| {
@@ -85,7 +87,8 @@ pub fn certificate_places(settings: &Settings) -> impl Iterator<Item = &Path> {
     let to_servers = settings.pools.iter().filter_map(|pool| pool.tls.as_ref());
     let to_servers = to_servers.flat_map(|tls| tls.ca.iter().chain(&tls.certificate));
     let others = passphrases.chain(of_clients).chain(to_servers).map(|place| place.value.as_path());
-    certificate_paths(settings).chain(others)
+    let of_headers = proxy_headers::key_files(settings).map(PathBuf::as_path);
+    certificate_paths(settings).chain(others).chain(of_headers)
 }
 
 /// A listener of the configuration in force.
@@ -218,6 +221,7 @@ impl Preparer {
         let (mut pools, unresolved) = self.pools.borrow_mut().make(settings);
         findings.extend(unresolved);
         findings.extend(source_addresses::check(settings));
+        proxy_headers::complete(settings, &mut pools, &mut findings);
         for (pool, of_pool) in pools.iter_mut().zip(&settings.pools) {
             let Some(tls) = &of_pool.tls else { continue };
             let errors_before = errors(&findings);

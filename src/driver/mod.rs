@@ -159,6 +159,9 @@ pub trait Driver {
     /// The time of this turn; read once a turn.
     fn now(&self) -> Moment;
 
+    /// The time since 1970 (UTC), read anew.
+    fn unix_time(&self) -> Duration;
+
     /// Accepts one connection on the listener of that index.
     fn accept(&mut self, listener: usize, token: Token);
 

@@ -15,6 +15,8 @@ use super::sources::Source;
 use crate::clock::Moment;
 use crate::driver::{Buffer, Driver, Errno, Readiness, Socket};
 use crate::handshake::{Established, Task};
+use crate::proxy_protocol::passed_on::PassedOn;
+use crate::tls::client_hello::Ja4;
 use crate::tls::record::RecordSizer;
 use crate::upstream::maglev::Client;
 use crate::upstream::pool::Tried;
@@ -243,6 +245,15 @@ impl Through {
     pub(super) const COUNT: usize = 4;
 }
 
+/// What is known before a connection has a session, and is told to its server.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Noted {
+    /// From the balancer in front.
+    pub passed_on: PassedOn,
+    /// Of a client that is passed through.
+    pub fingerprint: Option<Ja4>,
+}
+
 /// How a socket is closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -286,6 +297,8 @@ pub(super) struct Connection {
     /// Where the client connected to, as the header has it, or as the kernel has said;
     /// otherwise it is the socket's own address.
     pub destination: Option<SocketAddr>,
+    /// What is kept for the header to the server; only if some pool wants it.
+    pub noted: Option<Box<Noted>>,
     /// The configuration that the connection began with.
     pub epoch: Option<Rc<Epoch>>,
     /// The credit, while no worker has it.
@@ -338,6 +351,7 @@ impl Default for Connection {
             awaits_header: false,
             peer: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             destination: None,
+            noted: None,
             epoch: None,
             task: None,
             at_worker: None,

@@ -16,7 +16,7 @@ use crate::handshake::{
     CostClass, FailureReason, HandshakeFailure, HandshakeService, ShedReason, StepOutcome, Task,
 };
 use crate::routing::Action;
-use crate::tls::client_hello::{self, Scan};
+use crate::tls::client_hello::{self, Ja4, Scan};
 use crate::tls::policy::KeyKind;
 use crate::tls::record::{HEADER_BYTES_MAX, RecordSizer, SMALL_STEP_IDLE_DEFAULT};
 use crate::tls::server_name::ServerName;
@@ -63,6 +63,11 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                         connection.destination = connection.destination.or(destination);
                     }
                     Action::Passthrough { pool } => {
+                        let wanted = epoch.snapshot.pools[pool].header.wants_fingerprint();
+                        if let Some(fingerprint) = wanted.then(|| Ja4::of(&hello)).flatten() {
+                            let noted = self.table[slot].noted.get_or_insert_default();
+                            noted.fingerprint = Some(fingerprint);
+                        }
                         self.pass_through(slot, name, pool);
                         return;
                     }
@@ -155,6 +160,10 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 task.gate = admission.gate.cloned();
                 task.choice = listener.choice_of(connection.peer.ip(), destination, &hello);
                 task.verdict = listener.verdict_on(&hello, destination);
+                task.certificate = Some(admission.certificate);
+                let wants = |pool: usize| epoch.snapshot.pools[pool].header.wants_fingerprint();
+                task.wants_fingerprint = wants(connection.pool)
+                    || task.choice.as_ref().is_some_and(|choice| choice.numbers().any(wants));
                 task.listener = connection.listener;
                 hello.append_as_one_record(&mut task.input);
                 task.input.extend_from_slice(&received[hello.stream_bytes..]);
@@ -399,7 +408,10 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let verdict = task.verdict;
         task.reset();
         self.credits.push(task);
-        let (Some(session), Some(epoch)) = (&connection.session, &connection.epoch) else { return };
+        let (Some(session), Some(epoch)) = (&mut connection.session, &connection.epoch) else {
+            return;
+        };
+        let took = self.now.since(connection.accepted);
         if let Some(verdict) = verdict {
             let listener = &epoch.snapshot.listeners[usize::from(connection.listener)];
             let name = session.facts.server_name.as_deref();
@@ -412,6 +424,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         if let Some(counter) = self.metrics.handshake(&session.facts) {
             counter.increment();
         }
+        session.handshake_us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
         if let Some(pool) = session.choice {
             connection.pool = pool;
         }
@@ -420,7 +433,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.metrics.client_certificates[resumed].increment();
         }
         self.sources.complete_handshake(connection.source);
-        self.metrics.handshake_time.record(self.now.since(connection.accepted));
+        self.metrics.handshake_time.record(took);
         self.metrics.established.increment();
         // Whoever looked through the table may not have seen this one.
         self.end_if_refused(slot);

@@ -8,6 +8,7 @@
 //! for, and holds one buffer at most.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use super::connection::{Phase, UpstreamWrite};
 use super::metrics::EndReason;
@@ -17,11 +18,12 @@ use crate::driver::{
     BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Buffer, Driver, Errno, LARGE_BUFFER_BYTES, Readiness,
 };
 use crate::handshake::HandshakeService;
+use crate::proxy_protocol::decode::Values;
 use crate::proxy_protocol::{self, CertificateFacts, Header};
 use crate::tls::record::{Opened, RecordError};
 
-/// The PROXY header is written into the headroom.
-const _: () = assert!(proxy_protocol::HEADER_BYTES_MAX <= BUFFER_HEADROOM_BYTES);
+/// A PROXY header that does not fit the headroom has a buffer of its own.
+const _: () = assert!(proxy_protocol::HEADER_BYTES_MAX <= BUFFER_BYTES);
 
 impl<D: Driver, H: HandshakeService> Engine<D, H> {
     /// Opens every whole record in the buffer, then sends the plaintext on.
@@ -113,12 +115,17 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let Some(buffer) = inbound.buffer.take() else { return };
         let mut range = inbound.plain.clone();
         if connection.header_due {
-            let mut header = [0; proxy_protocol::HEADER_BYTES_MAX];
-            let length = self.proxy_header(slot, &mut header);
+            let length = self.write_proxy_header(slot);
+            if length > BUFFER_HEADROOM_BYTES {
+                // It goes ahead, and this data when it is sent.
+                self.table[slot].inbound.buffer = Some(buffer);
+                self.send_written_header(slot, length);
+                return;
+            }
             // The plaintext lies behind the headroom, so the header fits before it.
             range.start -= length;
             self.driver.bytes_mut(&buffer)[range.start..][..length]
-                .copy_from_slice(&header[..length]);
+                .copy_from_slice(&self.proxy_header[..length]);
             self.table[slot].header_due = false;
             self.left_with_data(slot);
         }
@@ -165,45 +172,62 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
 
     /// Sends the header, if it is due, without plaintext.
     pub(super) fn send_header_alone(&mut self, slot: u32) {
-        if !self.header_can_leave_alone(slot) {
-            return;
+        if self.header_can_leave_alone(slot) {
+            let length = self.write_proxy_header(slot);
+            self.send_written_header(slot, length);
         }
+    }
+
+    /// Sends what [`Self::write_proxy_header`] has just written. Without a buffer it is
+    /// written anew when there is one.
+    fn send_written_header(&mut self, slot: u32, length: usize) {
         let Some(buffer) = self.driver.take_buffer() else {
             self.want_buffer(slot, |wanted| wanted.write = true);
             return;
         };
-        let mut header = [0; proxy_protocol::HEADER_BYTES_MAX];
-        let length = self.proxy_header(slot, &mut header);
-        self.driver.bytes_mut(&buffer)[..length].copy_from_slice(&header[..length]);
+        self.driver.bytes_mut(&buffer)[..length].copy_from_slice(&self.proxy_header[..length]);
         self.table[slot].header_due = false;
         self.left_with_data(slot);
         self.send_to_upstream(slot, buffer, 0..length, UpstreamWrite::Header);
     }
 
-    /// Writes the PROXY header; returns its length.
-    pub(super) fn proxy_header(&self, slot: u32, out: &mut [u8]) -> usize {
+    /// Writes the PROXY header to `self.proxy_header`; returns its length.
+    pub(super) fn write_proxy_header(&mut self, slot: u32) -> usize {
         let connection = &self.table[slot];
         let Some(epoch) = &connection.epoch else { return 0 };
         let pool = &epoch.snapshot.pools[connection.pool];
         // Bytes of a socket that was reset go nowhere, so the peer's own address does as
         // well as any.
         let destination = connection.destination(&self.driver).unwrap_or(connection.peer);
-        let session = connection.session.as_ref().map(|session| &session.facts);
-        let certificate = connection
-            .session
-            .as_ref()
-            .and_then(|session| session.client.as_ref())
-            .map(|client| CertificateFacts { common_name: client.common_name() });
-        let server_name = session.map_or(&connection.passed_name, |facts| &facts.server_name);
+        let session = connection.session.as_ref();
+        let certificate =
+            session.and_then(|session| session.client.as_ref()).map(|client| CertificateFacts {
+                common_name: client.common_name(),
+                der: client.chain().first().map_or(&[][..], AsRef::as_ref),
+            });
+        let server_name =
+            session.map_or(&connection.passed_name, |session| &session.facts.server_name);
+        let noted = connection.noted.as_ref();
+        let unique_id = self.unique_ids.next(epoch.engine, &pool.header);
         let header = Header {
             source: connection.peer,
             destination,
             server_name: server_name.as_deref(),
-            session,
+            session: session.map(|session| &session.facts),
             certificate,
+            unique_id: unique_id.as_ref().map(<[u8; 32]>::as_slice),
+            passed_on: noted.map_or(Values::default(), |noted| noted.passed_on.values()),
+            fingerprint: session
+                .and_then(|session| session.fingerprint.as_deref())
+                .or_else(|| noted?.fingerprint.as_ref()),
+            handshake_us: session.map(|session| session.handshake_us),
+            now: pool.header.key.as_ref().map_or(Duration::ZERO, |_| self.driver.unix_time()),
         };
-        proxy_protocol::encode(pool.proxy_protocol, &header, out)
-            .expect("HEADER_BYTES_MAX is what the largest header takes")
+        let out = &mut self.proxy_header[..];
+        let encoded = proxy_protocol::encode(pool.proxy_protocol, &pool.header, &header, out)
+            .expect("HEADER_BYTES_MAX is what the largest header takes");
+        self.metrics.header_certificates_left_out.add(u64::from(encoded.certificate_left_out));
+        encoded.bytes
     }
 
     pub(super) fn upstream_sent(

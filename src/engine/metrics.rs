@@ -179,6 +179,10 @@ pub struct EngineMetrics {
     pub accepted: Counter,
     /// PROXY protocol headers received from balancers in front.
     pub proxy_headers_received: Counter,
+    /// Headers to servers without the client's certificate, for want of room.
+    pub header_certificates_left_out: Counter,
+    /// Headers received with values that were to go on, and did not all have room.
+    pub header_values_left_out: Counter,
     /// Connections passed through as they are.
     pub passed_through: Counter,
     /// Connections open now, in any state.

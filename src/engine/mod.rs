@@ -57,6 +57,7 @@ mod shedding;
 mod sources;
 mod table;
 mod timers;
+mod unique_ids;
 
 #[cfg(test)]
 mod tests;
@@ -82,9 +83,11 @@ use self::snapshot::{Epoch, Snapshot};
 use self::sources::Sources;
 use self::table::Table;
 use self::timers::Timers;
+use self::unique_ids::UniqueIds;
 use crate::clock::Moment;
 use crate::driver::{Buffer, Completion, Driver, Errno, Outcome, Token, Wait};
 use crate::handshake::{HandshakeService, StepCosts, StepOutcome, Task};
+use crate::proxy_protocol::HEADER_BYTES_MAX;
 use crate::switch::Spin;
 use crate::tls::client_hello::CLIENT_HELLO_BYTES_MAX;
 use crate::tls::server_name::SERVER_NAME_BYTES_MAX;
@@ -250,6 +253,9 @@ pub struct Engine<D: Driver, H: HandshakeService> {
     server_names: Box<[ArrayString<SERVER_NAME_BYTES_MAX>]>,
     buffers_total: usize,
     scratch: Box<[u8; CLIENT_HELLO_BYTES_MAX]>,
+    /// Where a PROXY header is written.
+    proxy_header: Box<[u8; HEADER_BYTES_MAX]>,
+    unique_ids: UniqueIds,
     /// From which slot on refused clients are looked for.
     refused_from: Option<u32>,
     /// A receive found the pool empty since the last turn.
@@ -305,6 +311,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             server_names: vec![ArrayString::new(); limits.credits].into_boxed_slice(),
             buffers_total,
             scratch: Box::new([0; CLIENT_HELLO_BYTES_MAX]),
+            proxy_header: Box::new([0; HEADER_BYTES_MAX]),
+            unique_ids: UniqueIds::default(),
             refused_from: None,
             pool_dry: false,
             now,

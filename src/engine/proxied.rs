@@ -2,10 +2,12 @@
 //! on the client is whom it names.
 
 use super::Engine;
+use super::connection::Noted;
 use super::metrics::EndReason;
 use crate::driver::{BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Driver};
 use crate::handshake::{FailureReason, HandshakeService};
 use crate::proxy_protocol::decode::{Decoded, V2_RECEIVED_BYTES_MAX, decode};
+use crate::proxy_protocol::passed_on::PassedOn;
 
 /// A header that is taken fits the buffer it is received into.
 const _: () = assert!(BUFFER_HEADROOM_BYTES + V2_RECEIVED_BYTES_MAX <= BUFFER_BYTES);
@@ -18,7 +20,17 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let Some(buffer) = &connection.inbound.buffer else { return false };
         let cipher = connection.inbound.cipher.clone();
         let (header_bytes, addresses) = match decode(&self.driver.bytes(buffer)[cipher.clone()]) {
-            Decoded::Complete(header) => (header.bytes, header.addresses),
+            Decoded::Complete(header) => {
+                let wanted = connection.epoch.as_ref().map(|epoch| &epoch.passed_on);
+                if let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) {
+                    let (passed_on, all) = PassedOn::of(header.values, wanted);
+                    self.metrics.header_values_left_out.add(u64::from(!all));
+                    if !passed_on.is_empty() {
+                        connection.noted = Some(Box::new(Noted { passed_on, ..Noted::default() }));
+                    }
+                }
+                (header.bytes, header.addresses)
+            }
             Decoded::Incomplete => {
                 self.receive_from_client(slot);
                 return false;

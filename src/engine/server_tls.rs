@@ -31,7 +31,7 @@ use crate::handshake::{
     CostClass, Established, HandshakeService, ServerFailure, ServerFailureReason, StepOutcome,
     Task, ToServer,
 };
-use crate::proxy_protocol::{self, ProxyProtocol};
+use crate::proxy_protocol::ProxyProtocol;
 
 /// One connection's TLS with its server.
 #[derive(Debug, Default)]
@@ -238,9 +238,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             self.want_buffer(slot, |wanted| wanted.write = true);
             return;
         };
-        let mut header = [0; proxy_protocol::HEADER_BYTES_MAX];
         let header_bytes = match self.table[slot].header_due {
-            true => self.proxy_header(slot, &mut header),
+            true => self.write_proxy_header(slot),
             false => 0,
         };
         let connection = &mut self.table[slot];
@@ -250,7 +249,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let flight = &task.output[tls.flight_sent_bytes..];
         let part = flight.len().min(BUFFER_BYTES - header_bytes);
         let bytes = self.driver.bytes_mut(&buffer);
-        bytes[..header_bytes].copy_from_slice(&header[..header_bytes]);
+        bytes[..header_bytes].copy_from_slice(&self.proxy_header[..header_bytes]);
         bytes[header_bytes..header_bytes + part].copy_from_slice(&flight[..part]);
         tls.flight_sent_bytes += part;
         self.send_to_upstream(slot, buffer, 0..header_bytes + part, UpstreamWrite::Flight);

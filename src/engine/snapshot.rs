@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::connection::Through;
 use super::lists::List;
 use super::shadow::{Asked, Shadow};
+use crate::proxy_protocol::contents::TypeSet;
 use crate::routing::{Action, Client, Routes};
 use crate::tls::client_auth::OpenChoice;
 use crate::tls::client_hello::ClientHello;
@@ -197,6 +198,8 @@ impl ClientLimits {
 pub(super) struct Epoch {
     pub engine: usize,
     pub snapshot: Arc<Snapshot>,
+    /// Values that some pool wants passed on from balancers in front.
+    pub passed_on: TypeSet,
     pub balancers: RefCell<Vec<Balancer>>,
     /// Who waits for a place at a server, by pool. Shared with the epochs before, whose
     /// clients came first.
@@ -208,7 +211,8 @@ impl Epoch {
     pub(super) fn first(snapshot: Arc<Snapshot>, engine: usize) -> Self {
         let balancers = snapshot.pools.iter().map(|pool| Balancer::new(pool, engine)).collect();
         let queues = snapshot.pools.iter().map(|_| empty_queue()).collect();
-        Self { engine, snapshot, balancers: RefCell::new(balancers), queues }
+        let passed_on = passed_on(&snapshot);
+        Self { engine, snapshot, passed_on, balancers: RefCell::new(balancers), queues }
     }
 
     /// Begins the epoch after `self`.
@@ -228,13 +232,23 @@ impl Epoch {
                 }
             })
             .unzip();
-        Self { engine: self.engine, snapshot, balancers: RefCell::new(balancers), queues }
+        let (engine, passed_on) = (self.engine, passed_on(&snapshot));
+        Self { engine, snapshot, passed_on, balancers: RefCell::new(balancers), queues }
     }
 
     /// Clients of the pool that may wait on this engine.
     pub(super) fn queue_max(&self, pool: usize, engines: usize) -> usize {
         share_of(self.snapshot.pools[pool].queue_max, self.engine, engines) as usize
     }
+}
+
+/// The types of [`Epoch::passed_on`].
+fn passed_on(snapshot: &Snapshot) -> TypeSet {
+    let mut types = TypeSet::default();
+    for pool in &snapshot.pools {
+        types.insert_all(&pool.header.passed_on);
+    }
+    types
 }
 
 fn empty_queue() -> Rc<RefCell<List>> {

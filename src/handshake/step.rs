@@ -33,12 +33,15 @@ use super::{
     CostClass, Established, FailureReason, HandshakeFailure, SessionFacts, StepOutcome, Task,
     to_server,
 };
+use crate::tls::certificates::CertificateKind;
 use crate::tls::client_auth::{Client, Entrance, Gate};
+use crate::tls::client_hello::{ClientHello, Ja4};
 use crate::tls::record::{
     CONTROL_RECORD_BYTES_MAX, DirectionKeys, HEADER_BYTES, KeysError, Opener, Sealer,
 };
 use crate::tls::secrets::{self, TrafficSecrets};
 use crate::tls::server_name::ServerName;
+use crate::tls::signed_with;
 use crate::tls::tickets::{unix_seconds, uses};
 use crate::tls::{CryptoLibrary, Refusal, Version, destination};
 
@@ -146,6 +149,10 @@ fn advance(task: &mut Task) -> Result<Progress, HandshakeFailure> {
         let config = task.config.take().ok_or_else(|| {
             HandshakeFailure::internal("a first step was submitted without a configuration")
         })?;
+        if task.wants_fingerprint {
+            let hello = ClientHello::of_one_record(&task.input);
+            task.fingerprint = hello.and_then(|hello| Ja4::of(&hello));
+        }
         let connection = UnbufferedServerConnection::new(config)
             .map_err(|error| HandshakeFailure::classify(&error, false))?;
         task.state = Some(Box::new(connection));
@@ -161,6 +168,7 @@ fn advance(task: &mut Task) -> Result<Progress, HandshakeFailure> {
     task.fed_bytes = window.finish();
     // On every way out: what stays behind would be taken for the next client's.
     task.secrets = secrets::take().or(task.secrets.take());
+    task.signature_scheme = signed_with::take().or(task.signature_scheme);
 
     uses::resumed(connection.handshake_kind() == Some(HandshakeKind::Resumed));
 
@@ -289,7 +297,8 @@ fn establish(task: &mut Task, library: CryptoLibrary) -> Result<Established, Han
     let Some(connection) = task.state.take() else {
         return Err(HandshakeFailure::internal("a finished handshake has no connection"));
     };
-    let facts = session_facts(&connection, task.server_name)?;
+    let facts =
+        session_facts(&connection, task.server_name, task.signature_scheme, task.certificate)?;
     let admitted = match &task.gate {
         Some(gate) => admit(gate, &connection, &facts, task.listener),
         None => Ok(None),
@@ -321,7 +330,8 @@ fn establish(task: &mut Task, library: CryptoLibrary) -> Result<Established, Han
         Ok(client) => {
             let choice = task.choice.as_ref().zip(client.as_ref());
             let choice = choice.and_then(|(choice, client)| choice.of(client));
-            Ok(Established { opener, sealer, facts, client, choice })
+            let fingerprint = task.fingerprint.map(Box::new);
+            Ok(Established { opener, sealer, facts, client, choice, fingerprint, handshake_us: 0 })
         }
         Err(error) => {
             seal_alert(&mut sealer, alert_of(&error), &mut task.output);
@@ -377,6 +387,8 @@ pub(super) fn directions(
 pub(super) fn session_facts(
     connection: &CommonState,
     server_name: Option<ServerName>,
+    signature_scheme: Option<u16>,
+    certificate: Option<CertificateKind>,
 ) -> Result<SessionFacts, HandshakeFailure> {
     let version = match connection.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_2) => Version::Tls12,
@@ -393,6 +405,8 @@ pub(super) fn session_facts(
         cipher_suite: u16::from(suite.suite()),
         group: connection.negotiated_key_exchange_group().map(|group| u16::from(group.name())),
         resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+        signature_scheme,
+        certificate,
         alpn: connection.alpn_protocol().map(Box::from),
         server_name: server_name.map(|name| Box::from(name.as_str())),
     })

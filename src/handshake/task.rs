@@ -11,7 +11,9 @@ use zeroize::Zeroize as _;
 use super::{CostClass, HandshakeFailure, ServerFailure, ShedReason, ToServer};
 use crate::clock::Moment;
 use crate::tls::Version;
+use crate::tls::certificates::CertificateKind;
 use crate::tls::client_auth::{Client, Gate, OpenChoice};
+use crate::tls::client_hello::Ja4;
 use crate::tls::policy::candidate::Verdict;
 use crate::tls::record::{HEADER_BYTES, Opener, RECORD_BYTES_MAX, Sealer};
 use crate::tls::secrets::TrafficSecrets;
@@ -45,6 +47,13 @@ pub struct Task {
     /// [`SessionFacts::server_name`]: rustls knows it too, but does not tell it on an
     /// unbuffered connection.
     pub server_name: Option<ServerName>,
+    /// The certificate that the engine counts on. The last step copies it into
+    /// [`SessionFacts::certificate`].
+    pub certificate: Option<CertificateKind>,
+    /// Somebody wants to know the client's fingerprint: the first step makes it.
+    pub wants_fingerprint: bool,
+    /// The fingerprint, if it is wanted and there is one.
+    pub fingerprint: Option<Ja4>,
     /// Where the client came in, by the place of the listening socket.
     pub listener: u16,
     /// Who decides on the client's certificate, if it is asked for one.
@@ -77,6 +86,8 @@ pub struct Task {
     /// TLS 1.3 traffic secrets. They exist from the server's first flight on, the keys
     /// are converted only after the client's, so they wait here in between.
     pub(super) secrets: Option<TrafficSecrets>,
+    /// What a step has signed with; under TLS 1.2 it is not the last one.
+    pub(super) signature_scheme: Option<u16>,
 }
 
 impl Task {
@@ -116,6 +127,9 @@ impl Task {
             config: None,
             to_server: None,
             server_name: None,
+            certificate: None,
+            wants_fingerprint: false,
+            fingerprint: None,
             listener: 0,
             gate: None,
             choice: None,
@@ -129,6 +143,7 @@ impl Task {
             work: Duration::ZERO,
             fed_bytes: 0,
             secrets: None,
+            signature_scheme: None,
         }
     }
 
@@ -144,6 +159,9 @@ impl Task {
         self.config = None;
         self.to_server = None;
         self.server_name = None;
+        self.certificate = None;
+        self.wants_fingerprint = false;
+        self.fingerprint = None;
         self.listener = 0;
         self.gate = None;
         self.choice = None;
@@ -155,6 +173,7 @@ impl Task {
         self.work = Duration::ZERO;
         self.fed_bytes = 0;
         self.secrets = None;
+        self.signature_scheme = None;
         // Records are opened in place in the input, so it may hold plaintext.
         self.input.zeroize();
         self.input.shrink_to(Self::INPUT_BYTES_KEPT);
@@ -241,6 +260,11 @@ pub struct Established {
     pub client: Option<Arc<Client>>,
     /// What its certificate has decided.
     pub choice: Option<usize>,
+    /// Its fingerprint, if somebody wants to know it and there is one.
+    pub fingerprint: Option<Box<Ja4>>,
+    /// From its first byte on the listening socket to here, in microseconds; the engine sets
+    /// it.
+    pub handshake_us: u32,
 }
 
 /// What was negotiated, for the PROXY header, metrics and logs.
@@ -254,6 +278,11 @@ pub struct SessionFacts {
     pub group: Option<u16>,
     /// Whether a session was resumed.
     pub resumed: bool,
+    /// What was signed with, by its IANA code point; `None` if nothing was.
+    pub signature_scheme: Option<u16>,
+    /// The certificate chosen for the client. One that resumed a session has seen it when
+    /// that began.
+    pub certificate: Option<CertificateKind>,
     /// The protocol chosen by ALPN (RFC 7301).
     pub alpn: Option<Box<[u8]>>,
     /// The name the client asked for (RFC 6066 section 3), lower case.

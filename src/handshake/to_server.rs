@@ -21,7 +21,7 @@ use rustls::{AlertDescription, ClientConfig};
 use super::step::{Progress, Window, directions, drive, seal_alert, session_facts};
 use super::{Established, HandshakeFailure, ServerFailure, ServerFailureReason, StepOutcome, Task};
 use crate::tls::record::{KeysError, Opener, Sealer};
-use crate::tls::{CryptoLibrary, Version, secrets};
+use crate::tls::{CryptoLibrary, Version, secrets, signed_with};
 
 /// A handshake with a server, beside the [`Task`] whose buffers it works in.
 pub struct ToServer {
@@ -127,6 +127,8 @@ fn advance(task: &mut Task, to_server: &mut ToServer) -> Result<Progress, Server
     task.fed_bytes = window.finish();
     // On every way out: what stays behind would be taken for another connection's.
     task.secrets = secrets::take().or(task.secrets.take());
+    // What we have signed with is told of clients: the next one must not get it.
+    signed_with::take();
     let progress = result?;
     if progress == Progress::NeedsInput && task.input.len() >= Task::INPUT_BYTES_MAX {
         return Err(ServerFailure {
@@ -148,7 +150,7 @@ fn establish(
         return Err(ServerFailure::internal("a finished handshake has no connection"));
     };
     let ours = |failure: HandshakeFailure| ServerFailure::internal(failure.detail);
-    let facts = session_facts(&connection, None).map_err(ours)?;
+    let facts = session_facts(&connection, None, None, None).map_err(ours)?;
     let (extracted, kernel) = connection
         .dangerous_into_kernel_connection()
         .map_err(|error| ServerFailure::internal(error.to_string()))?;
@@ -183,7 +185,15 @@ fn establish(
             detail: format!("the client negotiated {wanted}, the server chose {chosen}"),
         });
     }
-    Ok(Established { opener, sealer, facts, client: None, choice: None })
+    Ok(Established {
+        opener,
+        sealer,
+        facts,
+        client: None,
+        choice: None,
+        fingerprint: None,
+        handshake_us: 0,
+    })
 }
 
 #[cfg(test)]

@@ -53,6 +53,12 @@ pub struct Received<'a> {
 pub struct Values<'a>(&'a [u8]);
 
 impl<'a> Values<'a> {
+    /// Values that were checked before; should they not be, they end at the first that is not
+    /// well-formed.
+    pub(super) const fn stored(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
     /// Type and value of each, in order.
     pub fn iter(self) -> impl Iterator<Item = (u8, &'a [u8])> {
         let mut rest = self.0;

@@ -10,11 +10,15 @@
 //! negotiated. Must not know: pools, listeners, sockets.
 
 pub mod authentication;
+pub mod contents;
 pub mod decode;
 pub mod encode;
+pub mod passed_on;
+pub mod template;
 
+pub use contents::Contents;
 pub use encode::{
-    CertificateFacts, HEADER_BYTES_MAX, Header, HeaderTooLarge, ProxyProtocol, encode,
+    CertificateFacts, Encoded, HEADER_BYTES_MAX, Header, HeaderTooLarge, ProxyProtocol, encode,
 };
 
 /// Section 2.2: what every version 2 header begins with.
@@ -32,7 +36,13 @@ const TLV_BYTES: usize = 3;
 const TYPE_ALPN: u8 = 0x01;
 const TYPE_AUTHORITY: u8 = 0x02;
 const TYPE_CRC32C: u8 = 0x03;
+const TYPE_NOOP: u8 = 0x04;
+pub(crate) const TYPE_UNIQUE_ID: u8 = 0x05;
 const TYPE_SSL: u8 = 0x20;
+pub(crate) const TYPE_NETNS: u8 = 0x30;
+/// Section 2.2.8: types for applications and, behind them, for experiments.
+const TYPE_MIN_CUSTOM: u8 = 0xe0;
+const TYPE_MAX_EXPERIMENT: u8 = 0xf7;
 
 /// Section 2.2.3: CRC32C (RFC 4960 appendix B) of `header` with zeros in the four bytes
 /// at `place`.

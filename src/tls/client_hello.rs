@@ -18,7 +18,7 @@ mod tests;
 
 use rustls::AlertDescription;
 
-pub use ja4::Ja4;
+pub use ja4::{JA4_BYTES, Ja4};
 
 use crate::tls::Refusal;
 use crate::tls::server_name::ServerName;
@@ -112,6 +112,15 @@ impl<'a> ClientHello<'a> {
     /// The handshake message, header included.
     pub fn message(&self) -> &'a [u8] {
         self.message
+    }
+
+    /// Reads what [`Self::append_as_one_record`] has written at the start of `bytes`.
+    pub fn of_one_record(bytes: &'a [u8]) -> Option<Self> {
+        let message_bytes = read_record_header(bytes, true).ok()??;
+        let stream_bytes = RECORD_HEADER_BYTES + message_bytes;
+        let message = bytes.get(RECORD_HEADER_BYTES..stream_bytes)?;
+        // Its own length has been checked, and fills the record.
+        message::parse(message, stream_bytes).ok()
     }
 
     /// Appends the ClientHello to `output` as a single record, however many it came in.

@@ -18,6 +18,7 @@ pub mod record;
 pub mod secrets;
 pub mod self_signed;
 pub mod server_name;
+pub mod signed_with;
 pub mod tickets;
 pub mod to_servers;
 pub mod unverified;

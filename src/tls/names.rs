@@ -152,6 +152,19 @@ pub fn signature_scheme_name(code_point: u16) -> Option<&'static str> {
     SIGNATURE_SCHEMES.iter().find(|(code, _)| *code == code_point).map(|(_, name)| *name)
 }
 
+/// The longest name of a table, in bytes.
+pub const fn longest(table: &[(u16, &str)]) -> usize {
+    let mut longest = 0;
+    let mut index = 0;
+    while index < table.len() {
+        if table[index].1.len() > longest {
+            longest = table[index].1.len();
+        }
+        index += 1;
+    }
+    longest
+}
+
 /// A name that stands for nothing we have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {kind} \"{name}\"; {advice}")]

@@ -34,7 +34,7 @@ use rustls::{ProtocolVersion, ServerConfig, SupportedProtocolVersion};
 use super::certificate_compression::Compression;
 use super::certificates::index::{Candidates, CertificateIndex};
 use super::certificates::{
-    CertificateName, CertificatePolicy, KeyType, LoadedCertificate, policy_file,
+    CertificateKind, CertificateName, CertificatePolicy, KeyType, LoadedCertificate, policy_file,
 };
 use super::client_auth::Gate;
 use super::client_hello::ClientHello;
@@ -205,6 +205,8 @@ pub struct Admission<'p> {
     pub version: Version,
     /// What will sign, unless a session is resumed.
     pub key: KeyKind,
+    /// The certificate that goes with it.
+    pub certificate: CertificateKind,
     /// Very likely a TLS 1.2 resumption: no asymmetric cryptography at all.
     pub symmetric_only: bool,
 }
@@ -411,6 +413,7 @@ impl Policy {
             gate: door.gate.as_ref(),
             version,
             key: certificate.key_type.into(),
+            certificate: certificate.kind(),
             symmetric_only: version == Version::Tls12 && hello.offers_session_ticket,
         })
     }

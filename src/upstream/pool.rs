@@ -22,7 +22,7 @@ use super::maglev::{self, HashBy, Maglev};
 use super::source_address::SourceAddress;
 use super::status::ServerStatus;
 use crate::endpoint::Endpoint;
-use crate::proxy_protocol::ProxyProtocol;
+use crate::proxy_protocol::{Contents, ProxyProtocol};
 use crate::tls::to_servers::ToServers;
 
 /// Servers that are interchangeable. Immutable: a reload makes a new one.
@@ -47,6 +47,8 @@ pub struct Pool {
     pub check: Option<Arc<Check>>,
     /// What the servers expect in front of the plaintext.
     pub proxy_protocol: ProxyProtocol,
+    /// What it says, in version 2.
+    pub header: Contents,
     /// What is negotiated with the servers; `None`: they get plaintext.
     pub tls: Option<Arc<ToServers>>,
 }
@@ -81,6 +83,7 @@ impl Pool {
             source: SourceAddress::default(),
             check: None,
             proxy_protocol: ProxyProtocol::default(),
+            header: Contents::default(),
             tls: None,
         }
     }

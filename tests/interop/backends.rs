@@ -17,6 +17,7 @@ use crate::support::openssl::{OpensslClient, only};
 use crate::support::ports::free_address_of;
 use crate::support::program::{Finished, command, run};
 use crate::support::seen::Seen;
+use crate::support::varnish::{self, Varnish};
 
 const NAME: &str = "shop.example";
 
@@ -80,6 +81,28 @@ impl Backend for Nginx {
 
     fn logs_authority(&self) -> bool {
         false
+    }
+
+    fn seen(&mut self, path: &str) -> Seen {
+        self.seen(path)
+    }
+}
+
+impl Backend for Varnish {
+    fn start(directory: &Path) -> Self {
+        Self::start(directory)
+    }
+
+    fn endpoints(&self) -> Vec<([String; 2], &'static [&'static str])> {
+        vec![(self.endpoints(), &["h2", "http/1.1"])]
+    }
+
+    fn answer(&self) -> &'static str {
+        varnish::ANSWER
+    }
+
+    fn logs_authority(&self) -> bool {
+        true
     }
 
     fn seen(&mut self, path: &str) -> Seen {
@@ -248,6 +271,18 @@ fn haproxy_knows_the_client_of_curl_by_every_route() {
 #[test]
 fn nginx_knows_the_client_of_curl_by_every_route() {
     curl_is_known::<Nginx>(IpAddr::from(FOREBAY_IP), CLIENT_IP);
+}
+
+#[test]
+fn varnish_knows_the_client_of_curl_by_every_route() {
+    curl_is_known::<Varnish>(IpAddr::from(FOREBAY_IP), CLIENT_IP);
+}
+
+#[test]
+fn varnish_knows_a_client_over_ipv6() {
+    if host_has_ipv6() {
+        curl_is_known::<Varnish>(IpAddr::V6(Ipv6Addr::LOCALHOST), "::1");
+    }
 }
 
 #[test]

@@ -55,7 +55,8 @@ impl Tier {
                 "web",
                 &format!("accept_proxy_from = [\"{BALANCER}\"]"),
             )
-            + &site::pool("web", &endpoint, "v2");
+            + &site::pool("web", &endpoint, "v2")
+            + "proxy_pass_tlvs = [\"unique_id\"]\n";
         let forebay = Forebay::start(directory.path(), &text);
         let entries = vec![
             ("send-proxy", free_address()),
@@ -72,7 +73,7 @@ fn balancer(directory: &Path, entries: &[(&str, SocketAddr)], forebay: SocketAdd
     let mut text = "global\n log stdout format raw local0\n\
                     defaults\n mode tcp\n log global\n timeout connect 10s\n\
                     \x20timeout client 60s\n timeout server 60s\n\
-                    \x20unique-id-format %{+X}o\\ %ci:%cp\n"
+                    \x20unique-id-format %ci-%cp\n"
         .to_owned();
     for (index, (option, entry)) in entries.iter().enumerate() {
         let _ = write!(
@@ -112,6 +113,16 @@ fn the_server_behind_hears_of_the_client_and_not_of_the_balancer() {
         };
         assert_eq!(tier.backend.seen(&path), expected, "{option}");
     }
+}
+
+#[test]
+fn the_balancers_name_for_the_connection_is_what_the_server_behind_knows() {
+    let mut tier = Tier::start("");
+    let (_, entry) = tier.entries[2];
+    let mut client = connect(CLIENT, entry);
+    tls_client::exchange(&mut client, &site::request("/named", NAME));
+    let port = client.sock.local_addr().expect("an address").port();
+    assert_eq!(tier.backend.unique_id("/named"), format!("{CLIENT}-{port}"));
 }
 
 #[test]

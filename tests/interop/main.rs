@@ -1,16 +1,17 @@
 //! forebay between clients and servers that others wrote: curl, OpenSSL, GnuTLS, rustls
-//! and Chromium on one side, HAProxy and nginx on the other. What the servers log of a
+//! and Chromium on one side, HAProxy, nginx and Varnish on the other. What the servers log of a
 //! client must be the truth about it.
 //!
 //! | file | what must work |
 //! |---|---|
-//! | `backends` | HAProxy and nginx learn who the client is, whatever carries it |
+//! | `backends` | HAProxy, nginx and Varnish learn who the client is, whatever carries it |
 //! | `balancer_in_front` | HAProxy in front speaks for clients, which are known behind |
 //! | `negotiation` | every version, suite, group and application protocol |
 //! | `resumption` | tickets, and where they must not be taken |
 //! | `certificates` | which one a client is shown |
 //! | `refusals` | the alert that a client gets which we cannot serve |
 //! | `proxy_header` | what the header says, and what it leaves with |
+//! | `proxy_values` | everything else that a pool can ask the header to say |
 //! | `browser` | a page with all that a browser does by itself |
 //! | `site` | configurations |
 //!
@@ -25,6 +26,7 @@ mod browser;
 mod certificates;
 mod negotiation;
 mod proxy_header;
+mod proxy_values;
 mod refusals;
 mod resumption;
 mod site;

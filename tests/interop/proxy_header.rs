@@ -22,23 +22,23 @@ use crate::{site, with_each_provider};
 
 with_each_provider!(the_header_names_what_was_negotiated_for_every_suite);
 
-const NAME: &str = "shop.example";
+pub(super) const NAME: &str = "shop.example";
 
 /// A listening socket of either kind.
-enum Listener {
+pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
 /// What it accepts.
-enum Connection {
+pub(super) enum Connection {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Listener {
     /// Waits for a connection.
-    fn accept(&self) -> Connection {
+    pub(super) fn accept(&self) -> Connection {
         let begin = Instant::now();
         loop {
             let accepted = match self {
@@ -75,7 +75,7 @@ impl Connection {
     }
 
     /// What one read returns.
-    fn read_once(&mut self) -> Vec<u8> {
+    pub(super) fn read_once(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; 64 * 1024];
         let count = match self {
             Self::Tcp(stream) => stream.read(&mut bytes),
@@ -108,7 +108,7 @@ impl Connection {
         Some(u32::from_ne_bytes([a, b, c, d]))
     }
 
-    fn write(&mut self, bytes: &[u8]) {
+    pub(super) fn write(&mut self, bytes: &[u8]) {
         match self {
             Self::Tcp(stream) => stream.write_all(bytes),
             Self::Unix(stream) => stream.write_all(bytes),
@@ -118,15 +118,21 @@ impl Connection {
 }
 
 /// A forebay in front of a listening socket of this test.
-struct Stage {
-    listener: Listener,
-    address: SocketAddr,
-    _forebay: Forebay,
+pub(super) struct Stage {
+    pub(super) listener: Listener,
+    pub(super) address: SocketAddr,
+    pub(super) forebay: Forebay,
     _directory: TempDir,
 }
 
 impl Stage {
-    fn new(transport: &str, proxy_protocol: &str, more: &str) -> Self {
+    /// `more` stands behind the pool's own keys.
+    pub(super) fn new(transport: &str, proxy_protocol: &str, more: &str) -> Self {
+        Self::with_keys(transport, proxy_protocol, "", more)
+    }
+
+    /// The same with keys of the listener.
+    pub(super) fn with_keys(transport: &str, proxy_protocol: &str, keys: &str, more: &str) -> Self {
         let directory = tempfile::tempdir().expect("tempdir");
         let ecdsa = self_signed(directory.path(), "ecdsa.pem", Key::EcdsaP256, &[NAME]);
         let rsa = self_signed(directory.path(), "rsa.pem", Key::Rsa2048, &[NAME]);
@@ -148,22 +154,27 @@ impl Stage {
         let address = free_address();
         let text = [
             site::SMALL.to_owned(),
-            site::listener(address, &[&ecdsa, &rsa], "server", "alpn = [\"chat\", \"mail\"]"),
+            site::listener(
+                address,
+                &[&ecdsa, &rsa],
+                "server",
+                &format!("alpn = [\"chat\", \"mail\"]\n{keys}"),
+            ),
             site::pool("server", &endpoint, proxy_protocol),
             more.to_owned(),
         ]
         .concat();
         let forebay = Forebay::start(directory.path(), &text);
-        Self { listener, address, _forebay: forebay, _directory: directory }
+        Self { listener, address, forebay, _directory: directory }
     }
 
-    fn connect(&self, mut config: ClientConfig) -> TlsStream {
+    pub(super) fn connect(&self, mut config: ClientConfig) -> TlsStream {
         config.alpn_protocols = vec![b"mail".to_vec()];
         tls_client::connect(Arc::new(config), self.address, NAME)
     }
 
     /// The header that a client's connection must have, apart from what TLS negotiated.
-    fn header(&self, client: &TlsStream, length: usize) -> ProxyHeader {
+    pub(super) fn header(&self, client: &TlsStream, length: usize) -> ProxyHeader {
         ProxyHeader {
             source: Some(client.sock.local_addr().expect("address")),
             destination: Some(self.address),
@@ -174,7 +185,7 @@ impl Stage {
 }
 
 /// The longest there is: the client's data is there long before.
-const WAITS_FOR_DATA: &str = "[timeouts]\nfirst_data_wait = \"1s\"\n";
+pub(super) const WAITS_FOR_DATA: &str = "[timeouts]\nfirst_data_wait = \"1s\"\n";
 
 /// Every transport with every version of the PROXY protocol.
 fn every_way(mut test: impl FnMut(&str, &str)) {

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use forebay::tls::certificates::{CertificateName, KeyType, LoadedCertificate, Signing};
+use forebay::tls::certificates::{
+    CertificateName, CertificateSignature, KeyType, LoadedCertificate, Signing,
+};
 use forebay::tls::names::CipherSuite;
 use forebay::tls::policy::{Policy, PolicySettings};
 use forebay::tls::provider::default_groups;
@@ -103,6 +105,7 @@ fn make_policy(library: CryptoLibrary) -> Arc<Policy> {
         names: [CertificateName::parse(SERVER_NAME).unwrap()].into(),
         key_type: KeyType::Ed25519,
         key_bits: 256,
+        signature: CertificateSignature::Ed25519,
         not_before: 0,
         not_after: i64::MAX,
         staple_ends: None,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::ports::free_address;
 use super::program::{Server, command};
-use super::seen::Seen;
+use super::seen::{Seen, value};
 
 /// What it answers with.
 pub const ANSWER: &str = "this is haproxy";
@@ -37,7 +37,7 @@ impl Haproxy {
              \x20 bind {address} accept-proxy\n\
              \x20 bind unix@{socket} accept-proxy\n\
              \x20 log-format \"client=%ci:%cp connected_to=%fi:%fp name=%[fc_pp_authority] \
-             http=%HV path=%HPO\"\n\
+             http=%HV path=%HPO id=%[fc_pp_unique_id]\"\n\
              \x20 http-request return status 200 content-type text/plain string \"{ANSWER}\"\n",
             socket = socket.display(),
         );
@@ -51,6 +51,14 @@ impl Haproxy {
     /// Where it listens, in the configuration's words: over TCP and over a UNIX socket.
     pub fn endpoints(&self) -> [String; 2] {
         [self.address.to_string(), format!("unix:{}", self.socket.display())]
+    }
+
+    /// The name of the connection on which `path` was asked for (PP2_TYPE_UNIQUE_ID).
+    pub fn unique_id(&mut self, path: &str) -> String {
+        self.server.wait_for_line(&format!("{path} is logged"), |line| {
+            let id = value(line, "id").filter(|_| value(line, "path") == Some(path));
+            id.map(str::to_owned)
+        })
     }
 
     /// What it logs of the request for `path`.

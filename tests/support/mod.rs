@@ -34,3 +34,4 @@ pub mod site;
 pub mod sockets;
 pub mod tls_client;
 pub mod unconnectable;
+pub mod varnish;

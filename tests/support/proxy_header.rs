@@ -16,8 +16,20 @@ pub struct ProxyHeader {
     /// this session (4).
     pub certificate_bits: u8,
     pub common_name: Option<String>,
+    /// Type and value of all others, in order, those inside of PP2_TYPE_SSL among them.
+    pub others: Vec<(u8, Vec<u8>)>,
     /// Bytes of the header; what follows is the stream.
     pub length: usize,
+}
+
+impl ProxyHeader {
+    /// The text of the one value of this type among the others.
+    pub fn text(&self, kind: u8) -> Option<String> {
+        let mut values = self.others.iter().filter(|(other, _)| *other == kind);
+        let (_, value) = values.next()?;
+        assert!(values.next().is_none(), "type {kind:#x} is there twice");
+        Some(String::from_utf8(value.clone()).expect("text"))
+    }
 }
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -90,7 +102,7 @@ fn read_values(header: &mut ProxyHeader, mut bytes: &[u8]) {
             0x22 => header.common_name = text(),
             0x21 => header.tls_version = text(),
             0x23 => header.cipher = text(),
-            _ => panic!("unexpected value of type {kind:#x}"),
+            _ => header.others.push((*kind, value.to_vec())),
         }
         bytes = after;
     }

@@ -31,7 +31,8 @@ impl Seen {
     }
 }
 
-fn value<'l>(line: &'l str, key: &str) -> Option<&'l str> {
+/// The value of `key` in a line of such pairs.
+pub fn value<'l>(line: &'l str, key: &str) -> Option<&'l str> {
     line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
 }
 

@@ -73,6 +73,16 @@ pub(super) const ENGINE_COUNTERS: &[Family<EngineMetrics, Counter>] = &[
         "PROXY protocol headers received from balancers in front",
         |engine| &engine.proxy_headers_received,
     ),
+    (
+        "proxy_header_certificates_left_out",
+        "PROXY protocol headers sent without the client's certificate, for want of room",
+        |engine| &engine.header_certificates_left_out,
+    ),
+    (
+        "proxy_header_values_left_out",
+        "PROXY protocol headers received with more values to pass on than there is room for",
+        |engine| &engine.header_values_left_out,
+    ),
     ("connections_passed_through", "Connections passed through, TLS and all", |engine| {
         &engine.passed_through
     }),

@@ -240,6 +240,8 @@ fn every_cell_of_an_engine_is_on_the_page() {
     let EngineMetrics {
         accepted,
         proxy_headers_received,
+        header_certificates_left_out,
+        header_values_left_out,
         passed_through,
         connections,
         established,
@@ -278,6 +280,8 @@ fn every_cell_of_an_engine_is_on_the_page() {
     for cell in [
         accepted,
         proxy_headers_received,
+        header_certificates_left_out,
+        header_values_left_out,
         passed_through,
         bytes_from_clients,
         bytes_to_clients,
@@ -471,6 +475,8 @@ fn a_handshake_is_counted_under_what_was_negotiated() {
         cipher_suite: 0xc02f,
         group: None,
         resumed: true,
+        signature_scheme: None,
+        certificate: None,
         alpn: None,
         server_name: None,
     };

@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use io_uring::types::{CancelBuilder, Fd, Napi, SubmitArgs, Timespec};
 use io_uring::{
@@ -474,6 +474,11 @@ fn count(result: i32) -> Result<usize, Errno> {
 impl Driver for RingDriver {
     fn now(&self) -> Moment {
         self.now
+    }
+
+    fn unix_time(&self) -> Duration {
+        // A clock before 1970 is none.
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
     }
 
     fn accept(&mut self, listener: usize, token: Token) {

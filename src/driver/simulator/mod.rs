@@ -184,6 +184,12 @@ impl Driver for Simulator {
         self.world.now()
     }
 
+    fn unix_time(&self) -> Duration {
+        // The world began a while after 1970.
+        const BEGINNING: Duration = Duration::from_secs(1_800_000_000);
+        BEGINNING + Duration::from_nanos(self.world.now().as_nanoseconds())
+    }
+
     fn accept(&mut self, listener: usize, token: Token) {
         let operation = self.start(Place::Listener(listener), token, Work::Accept);
         self.world.wants_accept(listener, operation);

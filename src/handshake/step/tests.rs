@@ -145,6 +145,9 @@ fn the_facts_are_those_that_the_client_sees() {
                     cipher_suite: suite.into(),
                     group: Some(0x0017),
                     resumed: false,
+                    // The key of these tests does not note what it signs with.
+                    signature_scheme: None,
+                    certificate: None,
                     alpn: Some(b"h2".as_slice().into()),
                     server_name: Some(HOST.into()),
                 }

@@ -4,32 +4,51 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn facts(alpn: Option<&[u8]>, server_name: Option<&str>) -> SessionFacts {
+mod contents;
+
+pub(in crate::proxy_protocol) fn facts(
+    alpn: Option<&[u8]>,
+    server_name: Option<&str>,
+) -> SessionFacts {
     SessionFacts {
         version: Version::Tls13,
         cipher_suite: 0x1301,
         group: Some(0x001d),
         resumed: false,
+        signature_scheme: Some(0x0403),
+        certificate: Some(CertificateKind {
+            key_type: KeyType::Rsa,
+            key_bits: 2_048,
+            signature: CertificateSignature::RsaSha256,
+        }),
         alpn: alpn.map(Into::into),
         server_name: server_name.map(Into::into),
     }
 }
 
+/// A header that says nothing but the addresses.
+pub(in crate::proxy_protocol) fn header(source: &str, destination: &str) -> Header<'static> {
+    Header::new(source.parse().unwrap(), destination.parse().unwrap())
+}
+
 fn encoded(version: ProxyProtocol, source: &str, destination: &str) -> Vec<u8> {
-    let header = Header {
-        source: source.parse().unwrap(),
-        destination: destination.parse().unwrap(),
-        server_name: None,
-        session: Some(&facts(None, None)),
-        certificate: None,
-    };
+    let header = Header { session: Some(&facts(None, None)), ..header(source, destination) };
     encoded_header(version, &header)
 }
 
 fn encoded_header(version: ProxyProtocol, header: &Header<'_>) -> Vec<u8> {
+    encoded_with(version, &Contents::default(), header).0
+}
+
+/// The header, and whether the client's certificate was left out.
+fn encoded_with(
+    version: ProxyProtocol,
+    contents: &Contents,
+    header: &Header<'_>,
+) -> (Vec<u8>, bool) {
     let mut out = [0xee; HEADER_BYTES_MAX];
-    let length = encode(version, header, &mut out).expect("the room is the maximum");
-    out[..length].to_vec()
+    let encoded = encode(version, contents, header, &mut out).expect("the room is the maximum");
+    (out[..encoded.bytes].to_vec(), encoded.certificate_left_out)
 }
 
 fn v1(source: &str, destination: &str) -> String {
@@ -87,11 +106,9 @@ fn version_1_of_mixed_families_is_ipv6_in_hexadecimal_only() {
 #[test]
 fn version_2_over_ipv4_has_the_bytes_of_the_specification() {
     let header = Header {
-        source: "192.0.2.1:4660".parse().unwrap(),
-        destination: "198.51.100.7:443".parse().unwrap(),
         server_name: Some("a.example"),
         session: Some(&facts(Some(b"h2"), Some("a.example"))),
-        certificate: None,
+        ..header("192.0.2.1:4660", "198.51.100.7:443")
     };
     let mut expected = Vec::new();
     expected.extend(*b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a");
@@ -128,48 +145,21 @@ fn version_2_gives_tls_1_2_suites_their_openssl_names() {
     let session =
         SessionFacts { version: Version::Tls12, cipher_suite: 0xc02f, ..facts(None, None) };
     let header = Header {
-        source: "192.0.2.1:1".parse().unwrap(),
-        destination: "192.0.2.2:2".parse().unwrap(),
         server_name: session.server_name.as_deref(),
         session: Some(&session),
-        certificate: None,
+        ..header("192.0.2.1:1", "192.0.2.2:2")
     };
     let decoded = decode_v2(&encoded_header(ProxyProtocol::V2, &header));
     assert_eq!(decoded.version, "TLSv1.2");
     assert_eq!(decoded.cipher, "ECDHE-RSA-AES128-GCM-SHA256");
 }
 
-#[test]
-fn the_longest_values_give_exactly_the_longest_header() {
-    let longest = names::CIPHER_SUITES.iter().max_by_key(|(_, name)| name.len()).unwrap();
-    let session = SessionFacts {
-        cipher_suite: longest.0,
-        ..facts(Some(&[b'p'; ALPN_BYTES_MAX]), Some(&"n".repeat(AUTHORITY_BYTES_MAX)))
-    };
-    let header = Header {
-        source: "[2001:db8::1]:1".parse().unwrap(),
-        destination: "[2001:db8::2]:2".parse().unwrap(),
-        server_name: session.server_name.as_deref(),
-        session: Some(&session),
-        certificate: Some(CertificateFacts {
-            common_name: Some(&"c".repeat(COMMON_NAME_BYTES_MAX)),
-        }),
-    };
-    let bytes = encoded_header(ProxyProtocol::V2, &header);
-    assert_eq!(bytes.len(), V2_BYTES_MAX);
-    assert_eq!(V2_BYTES_MAX, HEADER_BYTES_MAX);
-    let mut short = [0; HEADER_BYTES_MAX - 1];
-    assert_eq!(encode(ProxyProtocol::V2, &header, &mut short), Err(HeaderTooLarge));
-}
-
 /// The value of PP2_TYPE_SSL for a client with this common name.
 fn ssl_value(common_name: Option<&str>, resumed: bool) -> Vec<u8> {
     let header = Header {
-        source: "192.0.2.1:1".parse().unwrap(),
-        destination: "192.0.2.2:2".parse().unwrap(),
-        server_name: None,
         session: Some(&SessionFacts { resumed, ..facts(None, None) }),
-        certificate: Some(CertificateFacts { common_name }),
+        certificate: Some(CertificateFacts { common_name, der: b"" }),
+        ..header("192.0.2.1:1", "192.0.2.2:2")
     };
     encoded_header(ProxyProtocol::V2, &header)[28 + TLV_BYTES..].to_vec()
 }
@@ -194,14 +184,13 @@ fn a_common_name_longer_than_its_bound_is_left_out() {
 #[test]
 fn a_name_longer_than_dns_allows_is_refused() {
     let header = Header {
-        source: "192.0.2.1:1".parse().unwrap(),
-        destination: "192.0.2.2:2".parse().unwrap(),
         server_name: Some(&"n".repeat(AUTHORITY_BYTES_MAX + 1)),
         session: Some(&facts(None, None)),
-        certificate: None,
+        ..header("192.0.2.1:1", "192.0.2.2:2")
     };
     let mut out = [0; 2 * HEADER_BYTES_MAX];
-    assert_eq!(encode(ProxyProtocol::V2, &header, &mut out), Err(HeaderTooLarge));
+    let contents = Contents::default();
+    assert_eq!(encode(ProxyProtocol::V2, &contents, &header, &mut out), Err(HeaderTooLarge));
 }
 
 /// What a receiver understands of a version 2 header; written from the specification
@@ -292,6 +281,8 @@ fn any_session() -> impl Strategy<Value = SessionFacts> {
             cipher_suite,
             group: None,
             resumed: true,
+            signature_scheme: None,
+            certificate: None,
             alpn: alpn.map(Into::into),
             server_name: server_name.map(Into::into),
         })
@@ -307,11 +298,9 @@ proptest! {
         let bytes = encoded_header(
             ProxyProtocol::V2,
             &Header {
-                source,
-                destination,
                 server_name: session.server_name.as_deref(),
                 session: Some(&session),
-                certificate: None,
+                ..Header::new(source, destination)
             },
         );
         let decoded = decode_v2(&bytes);
@@ -344,11 +333,9 @@ proptest! {
         let line = encoded_header(
             ProxyProtocol::V1,
             &Header {
-                source,
-                destination,
                 server_name: session.server_name.as_deref(),
                 session: Some(&session),
-                certificate: None,
+                ..Header::new(source, destination)
             },
         );
         let line = String::from_utf8(line).unwrap();
@@ -374,13 +361,17 @@ proptest! {
         session in any_session(),
     ) {
         let header =
-            Header { source, destination, server_name: session.server_name.as_deref(), session: Some(&session), certificate: None };
+            Header {
+                server_name: session.server_name.as_deref(),
+                session: Some(&session),
+                ..Header::new(source, destination)
+            };
         for version in [ProxyProtocol::V1, ProxyProtocol::V2] {
             let full = encoded_header(version, &header);
             let mut out = vec![0; room];
-            let result = encode(version, &header, &mut out);
+            let result = encode(version, &Contents::default(), &header, &mut out);
             if room >= full.len() {
-                prop_assert_eq!(result, Ok(full.len()));
+                prop_assert_eq!(result.map(|encoded| encoded.bytes), Ok(full.len()));
                 prop_assert_eq!(&out[..full.len()], &full[..]);
             } else {
                 prop_assert_eq!(result, Err(HeaderTooLarge));

@@ -27,7 +27,9 @@ use serde::{Deserialize, Serialize};
 
 use super::signing::KeyCache;
 use super::store::Stamp;
-use super::{CertificateName, CertificatePolicy, KeyType, LoadedCertificate, Signing};
+use super::{
+    CertificateName, CertificatePolicy, CertificateSignature, KeyType, LoadedCertificate, Signing,
+};
 use crate::tls::CryptoLibrary;
 
 /// Changes whenever an older forebay could misread it.
@@ -64,6 +66,7 @@ pub(super) struct Facts {
     names: Arc<[CertificateName]>,
     key_type: KeyType,
     key_bits: u16,
+    signature: CertificateSignature,
     not_before: i64,
     not_after: i64,
     staple_ends: Option<i64>,
@@ -113,6 +116,7 @@ struct Line<'a> {
     names: Vec<String>,
     key: Kind,
     key_bits: u16,
+    signature: CertificateSignature,
     not_before: i64,
     not_after: i64,
     staple_ends: Option<i64>,
@@ -186,6 +190,7 @@ impl<'a> Line<'a> {
             names: certificate.names.iter().map(ToString::to_string).collect(),
             key: certificate.key_type.into(),
             key_bits: certificate.key_bits,
+            signature: certificate.signature,
             not_before: certificate.not_before,
             not_after: certificate.not_after,
             staple_ends: certificate.staple_ends,
@@ -265,6 +270,7 @@ impl FileIndex {
             names: names.collect::<Option<_>>()?,
             key_type: line.key.into(),
             key_bits: line.key_bits,
+            signature: line.signature,
             not_before: line.not_before,
             not_after: line.not_after,
             staple_ends: line.staple_ends,
@@ -309,6 +315,7 @@ impl Facts {
             names: self.names,
             key_type: self.key_type,
             key_bits: self.key_bits,
+            signature: self.signature,
             not_before: self.not_before,
             not_after: self.not_after,
             staple_ends: self.staple_ends,

@@ -19,8 +19,9 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use super::{CertificateName, KeyType, LoadedCertificate, Problem, Signing};
+use super::{CertificateName, CertificateSignature, KeyType, LoadedCertificate, Problem, Signing};
 use crate::tls::CryptoLibrary;
+use crate::tls::signed_with::NotingKey;
 
 /// Two weeks: time enough to renew by hand after automation failed.
 const EXPIRES_SOON_SECONDS: i64 = 14 * DAY_SECONDS;
@@ -77,6 +78,7 @@ pub(crate) fn assemble(
         names: names.into(),
         key_type,
         key_bits,
+        signature: CertificateSignature::of(&leaf.signature_algorithm.algorithm),
         not_before: validity.not_before.timestamp(),
         not_after: validity.not_after.timestamp(),
         staple_ends: None,
@@ -119,10 +121,11 @@ fn load_key(
         CryptoLibrary::AwsLc => aws_lc_rs::default_provider(),
         CryptoLibrary::Ring => ring::default_provider(),
     };
-    provider.key_provider.load_private_key(key).map_err(|error| match error {
+    let key = provider.key_provider.load_private_key(key).map_err(|error| match error {
         rustls::Error::General(detail) => detail,
         error => error.to_string(),
-    })
+    })?;
+    Ok(Arc::new(NotingKey::new(key)))
 }
 
 /// The certificate whose public key is that of `key`.

@@ -25,6 +25,7 @@ mod ocsp;
 mod pem_file;
 pub mod policy_file;
 mod signature;
+mod signed_by;
 mod signing;
 mod sources;
 pub mod store;
@@ -45,6 +46,7 @@ pub(crate) use identity::{assemble, unix_seconds};
 pub use identity::{date as day, minute, unix_now};
 pub use ocsp::StapleProblem;
 pub use policy_file::{CertificatePolicy, PolicyFileProblem};
+pub use signed_by::CertificateSignature;
 use signing::KeyCache;
 pub use signing::Signing;
 
@@ -63,6 +65,8 @@ pub struct LoadedCertificate {
     pub key_type: KeyType,
     /// The size of its key, in bits: of the modulus or the field.
     pub key_bits: u16,
+    /// What its issuer has signed it with.
+    pub signature: CertificateSignature,
     /// The start of its validity, in seconds since the UNIX epoch.
     pub not_before: i64,
     /// The end of its validity, in seconds since the UNIX epoch.
@@ -83,6 +87,12 @@ impl LoadedCertificate {
         self.not_before <= now && now <= self.not_after
     }
 
+    /// What is told of it to servers.
+    pub const fn kind(&self) -> CertificateKind {
+        let Self { key_type, key_bits, signature, .. } = *self;
+        CertificateKind { key_type, key_bits, signature }
+    }
+
     /// Reports what is wrong with the validity, and that of the staple, at `now`.
     fn check_dates(&self, now: SystemTime, findings: &mut Vec<Finding>) {
         identity::check_dates(self.not_before, self.not_after, now, &mut |problem| {
@@ -95,6 +105,17 @@ impl LoadedCertificate {
             findings.push(Finding::new(&ocsp::path_of(&self.source), problem));
         }
     }
+}
+
+/// A certificate's key and signature, as plain data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CertificateKind {
+    /// The kind of its key.
+    pub key_type: KeyType,
+    /// The size of its key, in bits.
+    pub key_bits: u16,
+    /// What its issuer has signed it with.
+    pub signature: CertificateSignature,
 }
 
 /// A name that a certificate is valid for.

@@ -30,19 +30,26 @@ impl OpenChoice {
         self.open[place / u64::BITS as usize] |= 1 << (place % u64::BITS as usize);
     }
 
+    /// The numbers of those that are open.
+    pub fn numbers(&self) -> impl Iterator<Item = usize> {
+        let choices = self.choices.iter().enumerate();
+        choices.filter(|(place, _)| self.is_open(*place)).map(|(_, (_, number))| *number)
+    }
+
+    fn is_open(&self, place: usize) -> bool {
+        self.open[place / u64::BITS as usize] >> (place % u64::BITS as usize) & 1 == 1
+    }
+
     /// The number of the first open one whose rules hold for the client.
     pub fn of(&self, client: &Client) -> Option<usize> {
         let own = client.chain().first()?;
         // Read once already, when the client came in.
         let certificate = ClientCertificate::parse(own).ok()?;
-        let open = |place: usize| {
-            self.open[place / u64::BITS as usize] >> (place % u64::BITS as usize) & 1 == 1
-        };
         let found = self
             .choices
             .iter()
             .enumerate()
-            .find(|(place, (rules, _))| open(*place) && rules.allow(&certificate));
+            .find(|(place, (rules, _))| self.is_open(*place) && rules.allow(&certificate));
         found.map(|(_, (_, number))| *number)
     }
 }

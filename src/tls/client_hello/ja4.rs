@@ -23,7 +23,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use super::{ClientHello, CodePoints, ProtocolNames};
 
 /// Bytes of a fingerprint in its text form.
-const JA4_BYTES: usize = "t13d1516h2_8daaf6152771_e5627efa2ab1".len();
+pub const JA4_BYTES: usize = "t13d1516h2_8daaf6152771_e5627efa2ab1".len();
 
 /// The most cipher suites that a fingerprint is made of: IANA knows about 370. A client
 /// that offers more is none that a fingerprint could tell from others, and gets none.
