@@ -3,12 +3,17 @@
 //! `fuzz/` runs them under libFuzzer, and `tests/fuzz_corpus.rs` on the committed corpus and
 //! on mutations of it, so that both are about the same code. For nobody else.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 
 use crate::dns::message::{Answer, Query, RecordType, read_answer};
-use crate::proxy_protocol::decode::{Decoded, decode};
+use crate::proxy_protocol::authentication::{AuthenticationKey, KEY_BYTES, verify};
+use crate::proxy_protocol::contents::{Contents, TypeSet, Value, ValueSet, can_be_passed_on};
+use crate::proxy_protocol::decode::{Decoded, Received, Values, decode};
+use crate::proxy_protocol::passed_on::PassedOn;
+use crate::proxy_protocol::{HEADER_BYTES_MAX, Header, ProxyProtocol, encode};
 use crate::tls::CryptoLibrary;
 use crate::tls::certificates;
 use crate::tls::certificates::examination::{Standard, examine, leaf_issuer};
@@ -111,16 +116,52 @@ pub fn file_index(bytes: &[u8]) {
     }
 }
 
-/// What a balancer in front sends first.
+/// What a balancer in front sends first, whether it is believed for its signature, and what
+/// goes on to a server.
 pub fn proxy_header(bytes: &[u8]) {
     match decode(bytes) {
         Decoded::Complete(header) => {
             let values: usize = header.values.iter().map(|(_, value)| value.len()).sum();
             assert!(values <= header.bytes && header.bytes <= bytes.len(), "no more than there is");
+            pass_on(header);
         }
         Decoded::Refused(error) => drop(error.to_string()),
         Decoded::Incomplete => {}
     }
+    if let Err(error) = verify(bytes, &*PROXY_KEYS, PROXY_NOW, Duration::MAX) {
+        let _ = error.to_string();
+    }
+}
+
+const PROXY_NOW: Duration = Duration::from_secs(1_800_000_000);
+static PROXY_KEYS: LazyLock<[AuthenticationKey; 1]> =
+    LazyLock::new(|| [AuthenticationKey::new(&[7; KEY_BYTES])]);
+
+/// Everything that can go on does, in a header that is whole, summed and signed.
+fn pass_on(received: Received<'_>) {
+    let Some((source, destination)) = received.addresses else { return };
+    let mut types = TypeSet::default();
+    (0..=u8::MAX).filter(|kind| can_be_passed_on(*kind)).for_each(|kind| types.insert(kind));
+    let (kept, _) = PassedOn::of(received.values, &types);
+    let contents = Contents {
+        values: ValueSet::NONE.with(Value::Crc32c),
+        alignment: 1 + usize::from(source.port()) % Contents::ALIGNMENT_MAX,
+        passed_on: types,
+        key: Some(Arc::new(AuthenticationKey::new(&[7; KEY_BYTES]))),
+        ..Contents::default()
+    };
+    let header =
+        Header { passed_on: kept.values(), now: PROXY_NOW, ..Header::new(source, destination) };
+    let mut out = [0; HEADER_BYTES_MAX];
+    let encoded = encode(ProxyProtocol::V2, &contents, &header, &mut out).expect("there is room");
+    assert_eq!(encoded.bytes % contents.alignment, 0, "filled up");
+    let verified = verify(&out[..encoded.bytes], &*PROXY_KEYS, PROXY_NOW, Duration::ZERO);
+    let again = verified.expect("what was signed is genuine").header;
+    let sent = |values: Values<'_>| {
+        let of_types = values.iter().filter(|(kind, _)| types.contains(*kind));
+        of_types.map(|(kind, value)| (kind, value.to_vec())).collect::<Vec<_>>()
+    };
+    assert_eq!(sent(again.values), sent(kept.values()), "all that was kept goes on");
 }
 
 /// An OCSP response, about a certificate whose issuer is at hand.
