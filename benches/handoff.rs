@@ -100,6 +100,7 @@ fn round_trip(criterion: &mut Criterion) {
         prepare_sharing: || {},
         scheduler: SchedulerSettings::with_room(CREDITS as usize),
         library: CryptoLibrary::AwsLc,
+        fingerprints: false,
     };
     let link = EngineLink { credits: CREDITS, wake: Arc::new(Awake) };
     let (workers, mut services) = Workers::start_with(&settings, vec![link], |task| {

@@ -148,6 +148,7 @@ impl Sample {
             prepare_sharing: || {},
             scheduler: SchedulerSettings::with_room(CREDITS as usize),
             library: LIBRARY,
+            fingerprints: false,
         };
         let link = EngineLink { credits: CREDITS, wake: Arc::new(Awake) };
         // A handshake that ends after its first step: what it leaves is the worker's to

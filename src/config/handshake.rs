@@ -38,6 +38,11 @@ pub struct HandshakeSettings {
     /// `queue = { continuation, resumption, ec, rsa }`: how many steps of a class may
     /// wait for a worker.
     pub queue: QueueSettings,
+    /// `fingerprints = true | false`, default `false`: make the JA4 fingerprint of every
+    /// client, count the most frequent ones and name it where a handshake fails. Costs two
+    /// SHA-256 of the ClientHello's lists for each handshake, on its worker; of clients that
+    /// are refused before, on the engine.
+    pub fingerprints: bool,
     /// `patience = "1ms" to "1m"`, default `"500ms"`: when the oldest waiting step has
     /// waited longer, the newest goes first: its client is the likeliest to be there
     /// still. More than `queue_time` allows it comes to only if workers get less of their
@@ -86,13 +91,23 @@ impl Default for HandshakeSettings {
             calibrate: true,
             queue_time: Duration::from_millis(100),
             queue: QueueSettings::default(),
+            fingerprints: false,
             patience: Duration::from_millis(500),
         }
     }
 }
 
-pub(super) const KEYS: &[&str] =
-    &["workers", "cpus", "inline", "credits", "calibrate", "queue_time", "queue", "patience"];
+pub(super) const KEYS: &[&str] = &[
+    "workers",
+    "cpus",
+    "inline",
+    "credits",
+    "calibrate",
+    "queue_time",
+    "queue",
+    "fingerprints",
+    "patience",
+];
 pub(super) const QUEUE_KEYS: &[&str] = &["continuation", "resumption", "ec", "rsa"];
 
 pub(super) fn read(
@@ -116,6 +131,12 @@ pub(super) fn read(
             item.duration(report, Duration::from_millis(1)..=Duration::from_secs(10))
         }),
         queue: read_queue(report, section),
+        fingerprints: section.value(
+            report,
+            "fingerprints",
+            default.fingerprints,
+            |item, report| item.boolean(report),
+        ),
         patience: section.value(report, "patience", default.patience, |item, report| {
             item.duration(report, Duration::from_millis(1)..=Duration::from_secs(60))
         }),

@@ -22,6 +22,7 @@ use crate::engine::events::{
     Event, EventSource, HandshakeFailed, NoBackend, ServerHandshakeFailed,
 };
 use crate::handshake::FailureReason;
+use crate::tls::client_hello::Ja4;
 
 /// Lines about clients without a backend that the process writes a second.
 const NO_BACKEND_LINES_PER_SECOND: u32 = 10;
@@ -132,18 +133,20 @@ impl Kind {
 fn log_handshake_failed(failed: &HandshakeFailed, suppressed: u64) {
     // Strings from the client are recorded as `&str` values: the subscriber quotes
     // and escapes those, so a hostile name cannot forge a line.
-    let HandshakeFailed { peer, listener, server_name, reason, detail } = failed;
+    let HandshakeFailed { peer, listener, server_name, fingerprint, reason, detail } = failed;
     let server_name = server_name.as_deref().unwrap_or_default();
+    // Only in lines of those of whom it is known.
+    let ja4 = fingerprint.as_ref().map(Ja4::as_str);
     let peer = as_the_client_knows_it(*peer);
     if *reason == FailureReason::Internal {
         warn!(
-            %peer, listener = &**listener, server_name, reason = reason.label(),
+            %peer, listener = &**listener, server_name, ja4, reason = reason.label(),
             detail = detail.as_str(), suppressed,
             "handshake failed on our side"
         );
     } else {
         info!(
-            %peer, listener = &**listener, server_name, reason = reason.label(),
+            %peer, listener = &**listener, server_name, ja4, reason = reason.label(),
             detail = detail.as_str(), suppressed,
             "handshake failed"
         );
@@ -209,6 +212,7 @@ mod tests {
             peer: "192.0.2.7:4711".parse().expect("an address"),
             listener: Arc::from("main"),
             server_name: Some(server_name.into()),
+            fingerprint: None,
             reason,
             detail: "peer is incompatible".to_owned(),
         }));

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod control_cells;
+mod fingerprints;
 mod names;
 mod pools;
 mod process;
@@ -288,7 +289,9 @@ impl Collector for Forebay {
         names::print(&self.sources.names, &mut print)?;
         shadow::print(&mut print, &self.sources.served.listeners())?;
         self.about_handshakes(&mut print)?;
-        self.about_workers(&mut print)
+        self.about_workers(&mut print)?;
+        let counted = self.sources.workers.iter().flat_map(|worker| worker.fingerprints.read());
+        fingerprints::print(&mut print, counted)
     }
 }
 

@@ -406,12 +406,14 @@ impl Plan<'_> {
             prepare_sharing: prefer_batches,
             scheduler: self.scheduler_settings(self.engines()),
             library: self.settings.tls.provider,
+            fingerprints: self.settings.handshake.fingerprints,
         }
     }
 
     fn inline_service(&self, engine: usize) -> InlineService {
         let scheduler = self.scheduler_settings(1);
         InlineService::new(engine, self.credits(), &scheduler, self.settings.tls.provider)
+            .counting(self.settings.handshake.fingerprints)
     }
 
     /// Buffers of each engine, for the connections there can really be.

@@ -18,6 +18,7 @@ use super::metrics::ShedCause;
 use crate::driver::Errno;
 use crate::handshake::{FailureReason, ServerFailureReason};
 use crate::metrics::Counter;
+use crate::tls::client_hello::Ja4;
 use crate::tls::server_name::ServerName;
 
 /// Records that one engine may have waiting. The control thread looks several times a
@@ -46,6 +47,8 @@ pub struct HandshakeFailed {
     pub listener: Arc<str>,
     /// The name the client asked for, if its ClientHello was read so far.
     pub server_name: Option<Box<str>>,
+    /// Its fingerprint, if that is wanted and known.
+    pub fingerprint: Option<Ja4>,
     /// The class of the failure.
     pub reason: FailureReason,
     /// The library's own words; empty if the reason says it all.
@@ -187,6 +190,7 @@ mod tests {
             peer: SocketAddr::from(([192, 0, 2, 1], port)),
             listener: Arc::from("main"),
             server_name: None,
+            fingerprint: None,
             reason: FailureReason::NotTls,
             detail: String::new(),
         })

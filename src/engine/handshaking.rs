@@ -16,7 +16,7 @@ use crate::handshake::{
     CostClass, FailureReason, HandshakeFailure, HandshakeService, ShedReason, StepOutcome, Task,
 };
 use crate::routing::Action;
-use crate::tls::client_hello::{self, Ja4, Scan};
+use crate::tls::client_hello::{self, ClientHello, Ja4, Scan};
 use crate::tls::policy::KeyKind;
 use crate::tls::record::{HEADER_BYTES_MAX, RecordSizer, SMALL_STEP_IDLE_DEFAULT};
 use crate::tls::server_name::ServerName;
@@ -24,6 +24,22 @@ use crate::tls::{Refusal, Version};
 
 /// A larger ticket would not fit in front of the first data, and leaves at once.
 const TICKET_BYTES_MAX: usize = BUFFER_HEADROOM_BYTES - HEADER_BYTES_MAX;
+
+/// What the log says of a client that is refused, beside where it comes from.
+#[derive(Debug, Default)]
+struct Who {
+    server_name: Option<Box<str>>,
+    fingerprint: Option<Ja4>,
+}
+
+impl Who {
+    fn of(hello: &ClientHello<'_>, wants_fingerprint: bool) -> Self {
+        Self {
+            server_name: hello.server_name.as_ref().map(|name| Box::from(name.as_str())),
+            fingerprint: if wants_fingerprint { Ja4::of(hello) } else { None },
+        }
+    }
+}
 
 impl<D: Driver, H: HandshakeService> Engine<D, H> {
     pub(super) fn scan_client_hello(&mut self, slot: u32) {
@@ -35,9 +51,9 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let received = &self.driver.bytes(buffer)[connection.inbound.cipher.clone()];
         match client_hello::scan(received, &mut self.scratch) {
             Scan::Incomplete if connection.inbound.cipher.end == BUFFER_BYTES => {
-                self.refuse(slot, Refusal::TooLarge, None);
+                self.refuse(slot, Refusal::TooLarge, Who::default());
             }
-            Scan::Refused(refusal) => self.refuse(slot, refusal, None),
+            Scan::Refused(refusal) => self.refuse(slot, refusal, Who::default()),
             Scan::Incomplete => self.receive_from_client(slot),
             Scan::Complete(hello) => {
                 let (source, name) = (connection.source, hello.server_name);
@@ -72,8 +88,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                         return;
                     }
                     Action::Reject => {
-                        let name = name.map(|name| Box::from(name.as_str()));
-                        self.refuse(slot, Refusal::RejectedByRoute, name);
+                        let who = Who::of(&hello, self.handshakes.wants_fingerprints());
+                        self.refuse(slot, Refusal::RejectedByRoute, who);
                         return;
                     }
                 }
@@ -134,16 +150,18 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
         let admission = match client_hello::scan(received, &mut self.scratch) {
             Scan::Complete(hello) => match listener.policy.admit(&hello, destination) {
                 Ok(admission) => Ok((admission, hello)),
-                Err(refusal) => Err((refusal, hello.server_name)),
+                Err(refusal) => {
+                    Err((refusal, Who::of(&hello, self.handshakes.wants_fingerprints())))
+                }
             },
-            Scan::Refused(refusal) => Err((refusal, None)),
+            Scan::Refused(refusal) => Err((refusal, Who::default())),
             // Parked connections were complete when they were parked.
-            Scan::Incomplete => Err((Refusal::TooLarge, None)),
+            Scan::Incomplete => Err((Refusal::TooLarge, Who::default())),
         };
         match admission {
-            Err((refusal, server_name)) => {
+            Err((refusal, who)) => {
                 connection.inbound.buffer = Some(buffer);
-                self.refuse(slot, refusal, server_name.map(|name| Box::from(name.as_str())));
+                self.refuse(slot, refusal, who);
             }
             Ok((admission, hello)) => {
                 let mut task = self.credits.pop().expect("callers check that a credit is free");
@@ -162,7 +180,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 task.verdict = listener.verdict_on(&hello, destination);
                 task.certificate = Some(admission.certificate);
                 let wants = |pool: usize| epoch.snapshot.pools[pool].header.wants_fingerprint();
-                task.wants_fingerprint = wants(connection.pool)
+                task.wants_fingerprint = self.handshakes.wants_fingerprints()
+                    || wants(connection.pool)
                     || task.choice.as_ref().is_some_and(|choice| choice.numbers().any(wants));
                 task.listener = connection.listener;
                 hello.append_as_one_record(&mut task.input);
@@ -190,8 +209,8 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     }
 
     /// Sends the alert if there is one, then closes.
-    fn refuse(&mut self, slot: u32, refusal: Refusal, server_name: Option<Box<str>>) {
-        self.report_failure(slot, refusal.into(), server_name, refusal.to_string());
+    fn refuse(&mut self, slot: u32, refusal: Refusal, who: Who) {
+        self.report_failure(slot, refusal.into(), who, refusal.to_string());
         self.release_inbound(slot);
         match (refusal.alert_record(), self.driver.take_buffer()) {
             (Some(alert), Some(buffer)) => {
@@ -338,7 +357,7 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
                 self.establish(slot);
             }
             StepOutcome::Failed(HandshakeFailure { reason, detail }) => {
-                self.report_failure(slot, reason, None, detail);
+                self.report_failure(slot, reason, Who::default(), detail);
                 if self.table[slot].client_write == ClientWrite::LastAlert {
                     self.await_last_alert(slot, EndReason::HandshakeFailed);
                 } else {
@@ -475,17 +494,13 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     }
 
     /// Counts and reports a failed handshake.
-    fn report_failure(
-        &mut self,
-        slot: u32,
-        reason: FailureReason,
-        server_name: Option<Box<str>>,
-        detail: String,
-    ) {
+    fn report_failure(&mut self, slot: u32, reason: FailureReason, who: Who, detail: String) {
         self.metrics.failures[reason as usize].increment();
         let connection = &self.table[slot];
         let Some(epoch) = &connection.epoch else { return };
         let credit = connection.at_worker.or(connection.task.as_ref().map(|task| task.credit));
+        let Who { server_name, fingerprint } = who;
+        let of_task = connection.task.as_ref().and_then(|task| task.fingerprint);
         let server_name = server_name.or_else(|| {
             let name = self.server_names[credit? as usize].as_str();
             (!name.is_empty()).then(|| Box::from(name))
@@ -494,13 +509,14 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
             peer: connection.peer,
             listener: epoch.snapshot.listeners[usize::from(connection.listener)].name.clone(),
             server_name,
+            fingerprint: fingerprint.or(of_task),
             reason,
             detail,
         }));
     }
 
     pub(super) fn handshake_failed(&mut self, slot: u32, reason: FailureReason, detail: String) {
-        self.report_failure(slot, reason, None, detail);
+        self.report_failure(slot, reason, Who::default(), detail);
         self.end(slot, EndReason::HandshakeFailed);
     }
 

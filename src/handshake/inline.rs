@@ -33,6 +33,7 @@ pub struct InlineService<C = fn() -> Moment> {
     live: Box<[u32]>,
     library: CryptoLibrary,
     metrics: Arc<WorkerMetrics>,
+    fingerprints: bool,
     clock: C,
 }
 
@@ -64,8 +65,15 @@ impl<C: Fn() -> Moment> InlineService<C> {
             live: vec![0; credits as usize].into_boxed_slice(),
             library,
             metrics: Arc::new(WorkerMetrics::default()),
+            fingerprints: false,
             clock,
         }
+    }
+
+    /// Counts clients by their fingerprints, if `fingerprints` says so.
+    #[must_use]
+    pub fn counting(self, fingerprints: bool) -> Self {
+        Self { fingerprints, ..self }
     }
 
     /// The cells of this service; the engine's thread writes them.
@@ -116,13 +124,21 @@ impl<C: Fn() -> Moment> HandshakeService for InlineService<C> {
                     self.metrics.newest_first.increment();
                 }
                 let class = task.class;
+                let first = task.config.is_some();
                 step(&mut task, self.library);
+                if first && self.fingerprints {
+                    self.metrics.met(&task);
+                }
                 task.queue_wait = started.since(task.submitted);
                 task.work = (self.clock)().since(started);
                 self.metrics.ran(class, task.queue_wait, task.work);
                 Some(task)
             }
         }
+    }
+
+    fn wants_fingerprints(&self) -> bool {
+        self.fingerprints
     }
 
     fn abandon(&mut self, credit: u32) {

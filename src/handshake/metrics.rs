@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{CostClass, ShedReason};
+use super::fingerprints::Fingerprints;
+use super::{CostClass, ShedReason, Task};
 use crate::metrics::{Counter, Histogram};
 use crate::tls::tickets::uses::{self, Refused};
 
@@ -32,6 +33,8 @@ pub struct WorkerMetrics {
     pub queue_wait: Histogram,
     /// Time the step took.
     pub step_time: Histogram,
+    /// Clients whose first step was run, by fingerprint, if that is wanted.
+    pub fingerprints: Fingerprints,
 }
 
 impl WorkerMetrics {
@@ -49,6 +52,13 @@ impl WorkerMetrics {
         self.tickets_ahead.add(tickets.ahead.into());
         for (cell, refused) in self.tickets_refused.iter().zip(tickets.refused) {
             cell.add(refused.into());
+        }
+    }
+
+    /// Counts the client of `task`, whose first step was run.
+    pub(super) fn met(&self, task: &Task) {
+        if let Some(fingerprint) = &task.fingerprint {
+            self.fingerprints.count(fingerprint);
         }
     }
 

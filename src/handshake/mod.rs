@@ -22,11 +22,13 @@
 //! | `inline` | the same on the engine's own thread |
 //! | `calibration` | what steps cost on this machine |
 //! | `metrics` | what is counted |
+//! | `fingerprints` | which clients come most often |
 //!
 //! May know: rustls, the tls module, clocks, threads. Must not know: sockets, rings,
 //! buffers of the engine.
 
 pub mod calibration;
+pub mod fingerprints;
 pub mod inline;
 pub mod metrics;
 mod refusal;
@@ -141,6 +143,11 @@ pub trait HandshakeService {
     /// An inline service runs a step in here, so an engine takes a bounded number of
     /// results a turn.
     fn next_result(&mut self) -> Option<Box<Task>>;
+
+    /// Whether the fingerprint of every client is wanted, whatever its pool is told.
+    fn wants_fingerprints(&self) -> bool {
+        false
+    }
 
     /// Tells whoever may hold the task of this credit that its client has gone.
     ///

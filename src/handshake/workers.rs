@@ -94,6 +94,8 @@ pub struct WorkersSettings {
     pub scheduler: SchedulerSettings,
     /// Which library does the record cryptography of what is established.
     pub library: CryptoLibrary,
+    /// Make and count the fingerprint of every client.
+    pub fingerprints: bool,
 }
 
 impl WorkersSettings {
@@ -261,6 +263,10 @@ impl HandshakeService for OffloadService {
         self.link().inbox.pop()
     }
 
+    fn wants_fingerprints(&self) -> bool {
+        self.shared.fingerprints
+    }
+
     fn abandon(&mut self, credit: u32) {
         if let Some(live) = self.link().live.get(credit as usize) {
             // Only this engine writes the cell, and any other number is "gone".
@@ -306,6 +312,8 @@ struct Shared {
     idle: IdleWorkers,
     stopping: AtomicBool,
     engines: Box<[Engine]>,
+    /// As in [`WorkersSettings`].
+    fingerprints: bool,
 }
 
 /// Where results of one engine go, and which of its clients are still there.
@@ -342,6 +350,7 @@ impl Shared {
             idle: IdleWorkers::new(settings.count.get()),
             stopping: AtomicBool::new(false),
             engines,
+            fingerprints: settings.fingerprints,
         }
     }
 
@@ -508,11 +517,15 @@ impl<S: Fn(&mut Task)> Worker<S> {
     fn work(&mut self, mut task: Box<Task>) -> Moment {
         let started = Moment::now();
         let class = task.class;
+        let first = task.config.is_some();
         (self.step)(&mut task);
         task.queue_wait = started.since(task.submitted);
         let done = Moment::now();
         task.work = done.since(started);
         self.metrics.ran(class, task.queue_wait, task.work);
+        if first && self.shared.fingerprints {
+            self.metrics.met(&task);
+        }
         if self.neighbours.contains(&task.engine) {
             self.shared.put(task);
             self.unannounced = true;

@@ -12,6 +12,7 @@
 //! | `refusals` | the alert that a client gets which we cannot serve |
 //! | `proxy_header` | what the header says, and what it leaves with |
 //! | `proxy_values` | everything else that a pool can ask the header to say |
+//! | `fingerprints` | clients are counted by their JA4 fingerprints |
 //! | `browser` | a page with all that a browser does by itself |
 //! | `site` | configurations |
 //!
@@ -24,6 +25,7 @@ mod backends;
 mod balancer_in_front;
 mod browser;
 mod certificates;
+mod fingerprints;
 mod negotiation;
 mod proxy_header;
 mod proxy_values;

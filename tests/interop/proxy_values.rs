@@ -191,7 +191,7 @@ fn values_of_ones_own_are_made_of_what_is_known_of_the_client() {
     let stage = Stage::new("tcp", "v2", &(custom.to_owned() + WAITS_FOR_DATA));
     let config = Arc::new(tls_client::config());
     // Before it has a ticket, which it would show.
-    let fingerprint = fingerprint_of(&config);
+    let fingerprint = fingerprint_of(&config, &[b"mail"]);
     let (header, client) = header_of(&stage, &config);
     assert_eq!(header.text(0xe0), Some(fingerprint));
     let node = fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
@@ -201,10 +201,10 @@ fn values_of_ones_own_are_made_of_what_is_known_of_the_client() {
     assert!(seconds > 0.0 && seconds < PATIENCE.as_secs_f64(), "{seconds}");
 }
 
-/// What a client with this configuration is known by.
-fn fingerprint_of(config: &Arc<ClientConfig>) -> String {
+/// What a client with this configuration, and these application protocols, is known by.
+pub(super) fn fingerprint_of(config: &Arc<ClientConfig>, protocols: &[&[u8]]) -> String {
     let mut config = ClientConfig::clone(config);
-    config.alpn_protocols = vec![b"mail".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     let name = NAME.try_into().expect("a name");
     let mut client = ClientConnection::new(Arc::new(config), name).expect("a client");
     let mut hello = Vec::new();
@@ -235,7 +235,7 @@ fn a_client_that_is_passed_through_has_its_fingerprint_told_too() {
     let first = stage.listener.accept().read_once();
     let header = parse(&first);
     assert_eq!(&first[header.length..], hello);
-    assert_eq!(header.text(0xe0), Some(fingerprint_of(&config)));
+    assert_eq!(header.text(0xe0), Some(fingerprint_of(&config, &[b"mail"])));
 }
 
 const BALANCER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 7));

@@ -399,6 +399,7 @@ fn every_cell_of_a_worker_is_on_the_page() {
         tickets_refused,
         queue_wait,
         step_time,
+        fingerprints,
     } = &*fixture.workers[0];
     let mut marks = Marks::default();
     let shed = shed_queue_full.iter().chain(shed_expired).chain(shed_client_gone);
@@ -411,7 +412,12 @@ fn every_cell_of_a_worker_is_on_the_page() {
             histogram.record(Duration::from_micros(70));
         }
     }
-    marks.assert_all_on(&read(&fixture.page.print(Format::OpenMetrics)), ("worker", "0"));
+    let ja4 = "t13d1516h2_8daaf6152771_e5627efa2ab1";
+    fingerprints.count(&ja4.parse().expect("a fingerprint"));
+    let page = fixture.page.print(Format::OpenMetrics);
+    let counted = format!("forebay_client_fingerprint_handshakes{{ja4=\"{ja4}\"}} 1\n");
+    assert!(page.contains(&counted), "{page}");
+    marks.assert_all_on(&read(&page), ("worker", "0"));
 }
 
 #[test]

@@ -332,6 +332,7 @@ fn events_of_engines_are_logged_to_the_last() {
         peer: "192.0.2.7:4711".parse().expect("an address"),
         listener: Arc::from("main"),
         server_name: None,
+        fingerprint: None,
         reason: FailureReason::NotTls,
         detail: String::new(),
     }));

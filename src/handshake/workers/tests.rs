@@ -36,6 +36,7 @@ fn settings(count: usize, scheduler: SchedulerSettings) -> WorkersSettings {
         prepare_sharing: || {},
         scheduler,
         library: CryptoLibrary::AwsLc,
+        fingerprints: false,
     }
 }
 
