@@ -39,7 +39,8 @@ impl Varnish {
         varnish.arg("-a").arg(format!("unix={},PROXY", socket.display()));
         let server = Server::start(varnish, address);
         let mut log = command("varnishncsa");
-        log.arg("-n").arg(&own).args(["-F", "%{VCL_Log:seen}x"]);
+        // From the head of the log: a request may be answered before it is looked at.
+        log.arg("-d").arg("-n").arg(&own).args(["-F", "%{VCL_Log:seen}x"]);
         Self { log: Server::start(log, address), _server: server, address, socket }
     }
 
