@@ -60,7 +60,8 @@ impl Server {
         self.wait_until(what, |lines| lines.iter().find_map(|line| pick(line)))
     }
 
-    fn wait_until<T>(&mut self, what: &str, condition: impl Fn(&[String]) -> Option<T>) -> T {
+    /// Waits until `condition` makes something of all its lines.
+    pub fn wait_until<T>(&mut self, what: &str, condition: impl Fn(&[String]) -> Option<T>) -> T {
         let begin = Instant::now();
         loop {
             let lines = self.lines.lock().expect("lines").clone();

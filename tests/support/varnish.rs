@@ -3,9 +3,11 @@
 //! same socket.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 
+use super::forebay::PATIENCE;
 use super::ports::free_address;
 use super::program::{Server, command};
 use super::seen::{Seen, value};
@@ -15,6 +17,9 @@ pub const ANSWER: &str = "this is varnish";
 
 /// A value that the header does not have.
 pub const NOTHING: &str = "-";
+
+/// Asked for until it is logged.
+const FIRST_PATH: &str = "/first";
 
 /// A running Varnish.
 pub struct Varnish {
@@ -39,9 +44,17 @@ impl Varnish {
         varnish.arg("-a").arg(format!("unix={},PROXY", socket.display()));
         let server = Server::start(varnish, address);
         let mut log = command("varnishncsa");
-        // From the head of the log: a request may be answered before it is looked at.
-        log.arg("-d").arg("-n").arg(&own).args(["-F", "%{VCL_Log:seen}x"]);
-        Self { log: Server::start(log, address), _server: server, address, socket }
+        log.arg("-n").arg(&own).args(["-F", "%{VCL_Log:seen}x"]);
+        let mut log = Server::start(log, address);
+        // What was asked for before it had found the log, it never tells.
+        log.wait_until("it reads the log", |lines| {
+            let found = lines.iter().any(|line| value(line, "path") == Some(FIRST_PATH));
+            if !found {
+                ask(address, FIRST_PATH);
+            }
+            found.then_some(())
+        });
+        Self { log, _server: server, address, socket }
     }
 
     /// Where it listens, in the configuration's words: over TCP and over a UNIX socket.
@@ -64,6 +77,18 @@ impl Varnish {
             functions.iter().map(|name| Some(value(line, name)?.to_owned())).collect()
         })
     }
+}
+
+/// Asks for a path, and waits for the end of the answer.
+fn ask(address: SocketAddr, path: &str) {
+    let mut stream = TcpStream::connect(address).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let request = format!(
+        "PROXY TCP4 192.0.2.1 192.0.2.2 1024 443\r\n\
+         GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("write");
+    stream.read_to_end(&mut Vec::new()).expect("an answer");
 }
 
 fn vcl() -> String {
