@@ -5,8 +5,9 @@
                ECMP)   └── node3 ┘              └ l7-2 ┘         └ app-2
                         (BIRD, forebay)         (HAProxy)        (nginx)
 
-`layout` says what is where, `configurations` what each program reads, `lab` starts and
-ends it all, `clients` are in the client's namespace, `trials` try what a tier promises,
-`command_line` is the way in. `announce-while-healthy` and `resilient-nexthops` are made
+FRR may take BIRD's place. `layout` says what is where, `configurations` what each program
+reads, `bird` and `frr` what is particular to who routes, `lab` starts and ends it all,
+`clients` are in the client's namespace, `trials` try what a tier promises, `command_line` is
+the way in. `announce-while-healthy` and `resilient-nexthops` are made
 for real machines too.
 """

@@ -10,16 +10,20 @@ import tempfile
 from pathlib import Path
 
 from . import trials
+from .bird import Bird
+from .frr import Frr
 from .lab import Failed, Lab
+from .routing import Routing
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PROGRAMS = ["ip", "nft", "ss", "sysctl", "bird", "birdc", "haproxy", "nginx", "openssl", "curl"]
+_PROGRAMS = ["ip", "nft", "ss", "sysctl", "haproxy", "nginx", "openssl", "curl"]
+_ROUTING: dict[str, Routing] = {"bird": Bird(), "frr": Frr()}
 
 
 def main(arguments: list[str]) -> int:
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     wanted = _parser().parse_args(arguments)
-    if reason := _cannot():
+    if wanted.command in ("up", "test") and (reason := _cannot(_ROUTING[wanted.routing])):
         print(f"skipped: {reason}")
         return 0 if wanted.command == "test" else 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -35,8 +39,8 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/tier-lab",
-        description="A whole tier in network namespaces of this machine: BIRD and ECMP, three "
-        "forebay, two HAProxy, two nginx. Needs root. docs/TIER.md explains it.",
+        description="A whole tier in network namespaces of this machine: BIRD or FRR and ECMP, "
+        "three forebay, two HAProxy, two nginx. Needs root. docs/TIER.md explains it.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, run, text in [
@@ -55,12 +59,16 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--forebay", type=Path,
                                  help="the program [default: target/release/forebay, or "
                                  "target/debug/forebay where there is no other]")
+            command.add_argument("--routing", choices=_ROUTING, default="bird",
+                                 help="what speaks BGP; with frr `test` tries only what depends "
+                                 "on it [default: %(default)s]")
     return parser
 
 
-def _cannot() -> str | None:
+def _cannot(routing: Routing) -> str | None:
     """Why there can be no lab here."""
-    if missing := [program for program in _PROGRAMS if shutil.which(program) is None]:
+    programs = _PROGRAMS + routing.programs
+    if missing := [program for program in programs if shutil.which(program) is None]:
         return f"{', '.join(missing)} not installed"
     name = f"fb{os.getpid()}-probe"
     done = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
@@ -90,8 +98,8 @@ def _forebay(wanted: argparse.Namespace) -> Path:
 
 def _new(directory: Path, wanted: argparse.Namespace) -> Lab:
     prefix = f"fb{os.getpid()}"
-    lab = Lab(directory, prefix, _forebay(wanted))
-    (directory / "lab").write_text(f"{prefix}\n{lab.forebay}\n")
+    lab = Lab(directory, prefix, _forebay(wanted), _ROUTING[wanted.routing])
+    (directory / "lab").write_text(f"{prefix}\n{lab.forebay}\n{wanted.routing}\n")
     return lab
 
 
@@ -99,8 +107,8 @@ def _existing(wanted: argparse.Namespace) -> Lab:
     file = wanted.directory / "lab"
     if not file.is_file():
         raise Failed(f"there is no lab in {wanted.directory}: scripts/tier-lab up")
-    prefix, forebay = file.read_text().splitlines()
-    return Lab(wanted.directory, prefix, Path(forebay))
+    prefix, forebay, routing = file.read_text().splitlines()
+    return Lab(wanted.directory, prefix, Path(forebay), _ROUTING[routing])
 
 
 def _up(wanted: argparse.Namespace) -> int:
@@ -138,7 +146,9 @@ def _test(wanted: argparse.Namespace) -> int:
         lab = _new(directory, wanted)
         try:
             lab.up()
-            trials.run(lab, lambda line: print(line, flush=True))
+            # The others do not ask who routes.
+            tried = trials.ALL if wanted.routing == "bird" else trials.OF_ROUTING
+            trials.run(lab, tried, lambda line: print(line, flush=True))
         finally:
             lab.down()
     return 0

@@ -12,6 +12,7 @@ from . import configurations
 from .layout import (
     ADMIN, APPLICATIONS, BALANCERS, CLIENT, CLIENT_ADDRESSES, NAMES, NODES, PLACES, SERVICE, Place,
 )
+from .routing import Routing
 
 #: How long anything may take that must happen.
 PATIENCE_SECONDS = 20.0
@@ -27,10 +28,11 @@ class Failed(Exception):
 class Lab:
     """A lab whose files are in `directory`; namespaces are named `PREFIX-PLACE`."""
 
-    def __init__(self, directory: Path, prefix: str, forebay: Path):
+    def __init__(self, directory: Path, prefix: str, forebay: Path, routing: Routing):
         self.directory = directory
         self.prefix = prefix
         self.forebay = forebay
+        self.routing = routing
         self._forebays: dict[Place, subprocess.Popen] = {}
 
     # The whole.
@@ -42,7 +44,7 @@ class Lab:
             self._spawn(app, ["nginx", "-p", self._of(app), "-c", self._of(app, "nginx.conf")])
         for balancer in BALANCERS:
             self._spawn(balancer, ["haproxy", "-db", "-f", self._of(balancer, "haproxy.cfg")])
-        self._bird("router", self.directory / "router")
+        self._route("router", self.directory / "router")
         for node in NODES:
             self.start_node(node)
         self.wait_for_routes(NODES)
@@ -76,10 +78,10 @@ class Lab:
     # Nodes.
 
     def start_node(self, node: Place) -> None:
-        self._bird(node.name, self._path(node))
+        self._route(node.name, self._path(node))
         self._spawn(node, [
-            HERE / "announce-while-healthy", f"http://{ADMIN}/health", "service",
-            self._of(node, "bird.ctl"), self._of(node, "maintenance"),
+            HERE / "announce-while-healthy", f"http://{ADMIN}/health",
+            self._of(node, "maintenance"), *self.routing.announcement(self._path(node)),
         ])
         self.start_forebay(node)
 
@@ -148,7 +150,8 @@ class Lab:
 
     def routed(self) -> set[str]:
         """The nodes that the router sends new clients to."""
-        words = self.run("router", "ip", "route", "show", SERVICE, "proto", "bird").split()
+        words = self.run("router", "ip", "route", "show", SERVICE, "proto",
+                         self.routing.kernel_protocol).split()
         return {after for before, after in zip(words, words[1:]) if before == "via"}
 
     def wait_for_routes(self, nodes: list[Place]) -> None:
@@ -164,9 +167,9 @@ class Lab:
 
     @contextlib.contextmanager
     def resilient(self):
-        """With a resilient next-hop group in front of BIRD's route."""
+        """With a resilient next-hop group in front of the route by BGP."""
         process = self._spawn_in("router", self.directory / "router", [
-            HERE / "resilient-nexthops", f"{SERVICE}/32", "100", "60",
+            HERE / "resilient-nexthops", f"{SERVICE}/32", self.routing.kernel_protocol, "100", "60",
         ])
         try:
             self.wait_until("the group is used", lambda: "nhid 100" in self.run(
@@ -234,10 +237,12 @@ class Lab:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True)
 
-    def _bird(self, name: str, directory: Path) -> None:
-        self._spawn_in(name, directory, [
-            "bird", "-f", "-c", directory / "bird.conf", "-s", directory / "bird.ctl",
-            "-P", directory / "bird.pid"])
+    def _route(self, name: str, directory: Path) -> None:
+        for command, socket in self.routing.commands(directory):
+            # One who was killed has left it.
+            socket.unlink(missing_ok=True)
+            self._spawn_in(name, directory, command)
+            self.wait_until(f"{Path(command[0]).name} runs in {name}", socket.exists)
 
     def _files(self) -> None:
         for name in ["router", *(place.name for place in PLACES)]:
@@ -247,7 +252,7 @@ class Lab:
                    "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
                    "-subj", "/CN=tier lab", "-keyout", f"{authority}.key",
                    "-out", f"{authority}.pem")
-        (self.directory / "router" / "bird.conf").write_text(configurations.router_bird())
+        self.routing.configure_router(self.directory / "router")
         (self.directory / "router" / "sticky.nft").write_text(configurations.sticky_rules())
         first = self.directory / "first.pem"
         secret = self.directory / "tier.secrets"
@@ -258,7 +263,7 @@ class Lab:
             (path / "certificates").mkdir()
             shutil.copy(first, path / "certificates" / "tier.pem")
             shutil.copy(secret, self.secrets(node))
-            (path / "bird.conf").write_text(configurations.node_bird(node))
+            self.routing.configure_node(path, node)
             (path / "forebay.toml").write_text(
                 configurations.forebay(path / "certificates", self.secrets(node)))
         for balancer in BALANCERS:

@@ -13,10 +13,10 @@ SESSIONS = 300
 STANDING = 60
 
 
-def run(lab: Lab, say: Callable[[str], None]) -> None:
-    """Every trial; the first that fails ends it with `Failed`."""
+def run(lab: Lab, trials: list[Callable], say: Callable[[str], None]) -> None:
+    """These trials; the first that fails ends it with `Failed`."""
     enter(lab)
-    for trial in TRIALS:
+    for trial in trials:
         say(f"{trial.__doc__.splitlines()[0].rstrip('.')}:")
         for line in trial(lab):
             say(f"  {line}")
@@ -275,7 +275,7 @@ def a_node_returns(lab: Lab):
         raise Failed("expected some with plain ECMP, none with the others")
 
 
-TRIALS = [
+ALL = [
     applications_see_the_client,
     sessions_resume_on_other_nodes,
     a_node_drains,
@@ -284,3 +284,6 @@ TRIALS = [
     certificates_are_renewed,
     a_node_returns,
 ]
+
+#: Where it matters how soon, and between which nodes, routes change.
+OF_ROUTING = [a_node_drains, a_node_dies, a_node_returns]
