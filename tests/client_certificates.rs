@@ -23,10 +23,11 @@ use support::backend::Backend;
 use support::certificates::{Key, self_signed};
 use support::clients::{ClientAuthority, Identity};
 use support::configuration::configuration;
+use support::curl::curl;
 use support::forebay::{Forebay, PATIENCE};
 use support::openssl::{OpensslClient, only};
 use support::ports::free_address;
-use support::program::Finished;
+use support::program::{Finished, run};
 use support::proxy_header::{ProxyHeader, parse};
 use support::tls_client::{self, TlsStream};
 
@@ -49,7 +50,7 @@ impl Responder {
             for mut stream in listener.incoming().map_while(Result::ok) {
                 let counter = Arc::clone(&counter);
                 thread::spawn(move || {
-                    let mut buffer = [0; 64];
+                    let mut buffer = [0; 1_024];
                     while let Ok(count @ 1..) = stream.read(&mut buffer) {
                         counter.fetch_add(1, Ordering::Relaxed);
                         let stays = buffer[..count].starts_with(b"stay");
@@ -115,6 +116,17 @@ impl Scene {
             None => client,
         }
         .run("hello")
+    }
+
+    /// One curl, with or without a certificate. What it asks in HTTP/1.1 is answered without
+    /// a head (RFC 1945 section 4.1).
+    fn curl(&self, version: &str, identity: Option<&Identity>) -> Finished {
+        let mut curl = curl(self.address, "a.test", &self.directory.path().join("site.pem"), "/");
+        curl.args(["--http0.9", "--tls-max", version, &format!("--tlsv{version}")]);
+        if let Some(identity) = identity {
+            curl.arg("--cert").arg(&identity.certificate).arg("--key").arg(&identity.key);
+        }
+        run(curl, "")
     }
 
     /// Waits until so many handshakes have failed for this reason.
@@ -299,6 +311,20 @@ fn a_revoked_client_is_refused_and_its_list_is_on_the_metrics_page() {
     scene.wait_for_failures("client_certificate_revoked", 2.0);
     let next = "forebay_client_revocation_list_next_update_timestamp_seconds";
     assert!(scene.forebay.metric(next, &["name=\"CN=clients\""]) > 1.7e9);
+}
+
+#[test]
+fn curl_is_served_with_a_good_certificate_and_refused_without_or_once_it_is_revoked() {
+    let mut scene = Scene::new("[listener.client_auth]\nmode = \"required\"\nca = CA\ncrl = CRL");
+    let client = scene.authority.issue("curl", "DNS:curl.test");
+    for version in ["1.2", "1.3"] {
+        scene.revoke(&[]);
+        scene.curl(version, Some(&client)).assert_success(&["served"]);
+        scene.curl(version, None).assert_failure(&["alert certificate required"]);
+        scene.revoke(&[&client]);
+        scene.curl(version, Some(&client)).assert_failure(&["alert certificate revoked"]);
+    }
+    assert_eq!(scene.responder.asked(), 2);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::site;
+use crate::support;
 use crate::support::certificates::{Key, self_signed};
 use crate::support::forebay::Forebay;
 use crate::support::haproxy::{self, Haproxy};
@@ -198,16 +199,8 @@ fn curl_is_known<B: Backend>(listen: IpAddr, client: &str) {
 /// Runs curl, which trusts one certificate only, and appends to what it fetches a line
 /// with its own address, its own port and the HTTP version.
 fn curl(address: SocketAddr, certificate: &Path, path: &str, arguments: &[&str]) -> Finished {
-    let (ip, port) = (address.ip(), address.port());
-    let ip = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
-    let mut curl = command("curl");
-    curl.args(["--silent", "--show-error", "--fail", "--noproxy", "*"])
-        .arg("--cacert")
-        .arg(certificate)
-        .args(["--resolve", &format!("{NAME}:{port}:{ip}")])
-        .args(["--write-out", "\n%{local_ip} %{local_port} %{http_version}"])
-        .args(arguments)
-        .arg(format!("https://{NAME}:{port}{path}"));
+    let mut curl = support::curl::curl(address, NAME, certificate, path);
+    curl.args(["--write-out", "\n%{local_ip} %{local_port} %{http_version}"]).args(arguments);
     let finished = run(curl, "");
     finished.assert_success(&[]);
     finished

@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod clients;
 pub mod configuration;
 pub mod confinement;
+pub mod curl;
 pub mod dnsmasq;
 pub mod echo;
 pub mod exchange;
