@@ -26,8 +26,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
+use super::poll_timeout::poll_timeout;
 use crate::clock::Moment;
 use crate::config::ResolverSettings;
 use crate::dns::book::{Book, Change};
@@ -286,10 +287,7 @@ impl Asker {
     /// Waits for sockets, at most so long; says which of the names that are being asked for
     /// have something to read.
     fn wait(&mut self, most: Option<Duration>) -> HashSet<usize> {
-        let timeout = most.map(|most| Timespec {
-            tv_sec: i64::try_from(most.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: most.subsec_nanos().into(),
-        });
+        let timeout = most.map(poll_timeout);
         let bell = PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN);
         let sockets = self.asking.iter().map(|asking| {
             PollFd::from_borrowed_fd(asking.exchange.as_fd(), asking.exchange.interest())

@@ -29,7 +29,7 @@ use crate::support::proxy_header::{ProxyHeader, parse};
 use crate::support::seen::Seen;
 use crate::support::sockets::connect_from;
 use crate::support::tls_client::{self, TlsStream};
-use crate::support::varnish::{NOTHING, Varnish};
+use crate::support::varnish::{FUNCTIONS, NOTHING, Varnish};
 use crate::{site, with_each_provider};
 
 with_each_provider!(
@@ -158,18 +158,9 @@ fn every_receiver_takes_a_header_of_everything_and_knows_what_it_says() {
     assert_eq!(nginx.seen("/all"), by_nginx);
     assert_eq!(varnish.seen("/all"), by_varnish);
     assert_eq!(haproxy.unique_id("/all").len(), 32);
-    let functions = [
-        "alpn",
-        "authority",
-        "ssl_version",
-        "ssl_cipher",
-        "client_cert_cn",
-        "cert_sign",
-        "cert_key",
-    ];
     let cipher = "TLS_AES_128_GCM_SHA256";
     assert_eq!(
-        varnish.knows("/all", &functions),
+        varnish.knows("/all", &FUNCTIONS),
         ["http/1.1", NAME, "TLSv1.3", cipher, NOTHING, "ecdsa-with-SHA256", "EC256"]
     );
 }

@@ -18,6 +18,10 @@ pub const ANSWER: &str = "this is varnish";
 /// A value that the header does not have.
 pub const NOTHING: &str = "-";
 
+/// The functions of `vmod_proxy` whose values it logs.
+pub const FUNCTIONS: [&str; 7] =
+    ["alpn", "authority", "ssl_version", "ssl_cipher", "client_cert_cn", "cert_sign", "cert_key"];
+
 /// Asked for until it is logged.
 const FIRST_PATH: &str = "/first";
 
@@ -98,18 +102,9 @@ fn vcl() -> String {
              \x20 else {{ set req.http.seen-{name} = \"{NOTHING}\"; }}\n"
         )
     };
-    let names = [
-        "alpn",
-        "authority",
-        "ssl_version",
-        "ssl_cipher",
-        "client_cert_cn",
-        "cert_sign",
-        "cert_key",
-    ];
-    let values: String = names.map(known).concat();
+    let values: String = FUNCTIONS.map(known).concat();
     let logged: String =
-        names.map(|name| format!(" + \" {name}=\" + req.http.seen-{name}")).concat();
+        FUNCTIONS.map(|name| format!(" + \" {name}=\" + req.http.seen-{name}")).concat();
     format!(
         "vcl 4.1;\n\
          import std;\n\
