@@ -24,6 +24,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::io::{self, Read, Write};
 use std::mem;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -142,6 +143,8 @@ struct Watch {
     server: String,
     address: Endpoint,
     proxy: ProxyProtocol,
+    /// Where the connections come from; `None` leaves it to the kernel.
+    source: Option<IpAddr>,
     script: Script,
     check: Arc<Check>,
     status: Arc<ServerStatus>,
@@ -237,7 +240,7 @@ impl Probing {
             }
             let exchange = Exchange::new(watch.proxy, &watch.script);
             let deadline = now.after(watch.check.timeout);
-            match Probe::start(place, &watch.address, exchange, now, deadline) {
+            match Probe::start(place, &watch.address, watch.source, exchange, now, deadline) {
                 Ok(probe) => {
                     self.probes.push(probe);
                     self.paused_until = None;
@@ -296,6 +299,10 @@ fn watches_of<'a>(pool: &'a Pool, node: &'a str) -> impl Iterator<Item = Watch> 
             pool: Arc::clone(&pool.name),
             server: backend.name.clone(),
             rhythm: Rhythm::new(node, (&pool.name, &address, subject)),
+            source: match &address {
+                Endpoint::Inet(address) => pool.source.own_towards(address),
+                Endpoint::Unix(_) => None,
+            },
             address,
             proxy,
             script,

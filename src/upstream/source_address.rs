@@ -1,7 +1,7 @@
 //! Which address connections to the servers of a pool come from.
 #![forbid(unsafe_code)]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::endpoint::{Endpoint, LocalAddress};
 
@@ -29,6 +29,15 @@ pub enum SourceAddress {
 pub struct OtherFamily;
 
 impl SourceAddress {
+    /// The address of this machine that is meant for `server`, if any is.
+    pub fn own_towards(&self, server: &SocketAddr) -> Option<IpAddr> {
+        match self {
+            Self::Own { ipv4, .. } if server.is_ipv4() => ipv4.map(IpAddr::V4),
+            Self::Own { ipv6, .. } => ipv6.map(IpAddr::V6),
+            Self::ByRoute | Self::Client => None,
+        }
+    }
+
     /// Where a connection of `client` to `server` comes from; `None` leaves it to the kernel.
     ///
     /// # Errors
@@ -41,9 +50,8 @@ impl SourceAddress {
         let Endpoint::Inet(server) = server else { return Ok(None) };
         match self {
             Self::ByRoute => Ok(None),
-            Self::Own { ipv4, ipv6 } => {
-                let own =
-                    if server.is_ipv4() { ipv4.map(IpAddr::V4) } else { ipv6.map(IpAddr::V6) };
+            Self::Own { .. } => {
+                let own = self.own_towards(server);
                 Ok(own.map(|address| LocalAddress { address, is_foreign: false }))
             }
             Self::Client => {

@@ -1,6 +1,7 @@
 //! The socket of one check.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags};
@@ -34,16 +35,22 @@ impl Probe {
     pub(super) fn start(
         watch: usize,
         address: &Endpoint,
+        source: Option<IpAddr>,
         exchange: Exchange,
         began: Moment,
         deadline: Moment,
     ) -> Result<Self, NotStarted> {
-        let socket = connect(address).map_err(|error| match Errno::from_io_error(&error) {
-            Some(
-                Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL,
-            ) => NotStarted::Ourselves(error),
-            _ => NotStarted::Server(error),
-        })?;
+        let socket =
+            connect(address, source).map_err(|error| match Errno::from_io_error(&error) {
+                Some(
+                    Errno::MFILE
+                    | Errno::NFILE
+                    | Errno::NOBUFS
+                    | Errno::NOMEM
+                    | Errno::ADDRNOTAVAIL,
+                ) => NotStarted::Ourselves(error),
+                _ => NotStarted::Server(error),
+            })?;
         Ok(Self { watch, began, deadline, socket, connected: false, exchange })
     }
 
@@ -97,13 +104,16 @@ impl Probe {
     }
 }
 
-/// Begins to connect.
-fn connect(address: &Endpoint) -> io::Result<Socket> {
+/// Begins to connect, from `source` if that is said.
+fn connect(address: &Endpoint, source: Option<IpAddr>) -> io::Result<Socket> {
     let (domain, address) = match address {
         Endpoint::Inet(address) => (Domain::for_address(*address), SockAddr::from(*address)),
         Endpoint::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
     };
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), None)?;
+    if let Some(source) = source {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
     match socket.connect(&address) {
         Ok(()) => Ok(socket),
         Err(error) if Errno::from_io_error(&error) == Some(Errno::INPROGRESS) => Ok(socket),

@@ -1,8 +1,9 @@
 //! Turn by turn, against sockets of the test's own.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use super::*;
+use crate::upstream::source_address::SourceAddress;
 use crate::upstream::status::{Availability, Standing};
 
 /// How many turns anything may take: each waits for an interval at most, or for a timeout.
@@ -86,6 +87,22 @@ fn state(pool: &Pool) -> Availability {
 
 fn is(pool: &Pool, expected: Availability) -> impl Fn() -> bool {
     move || state(pool) == expected
+}
+
+#[test]
+fn a_check_comes_from_the_address_that_clients_are_sent_from() {
+    let (listener, address) = listen();
+    listener.set_nonblocking(true).expect("non-blocking");
+    let ours = Ipv4Addr::new(127, 0, 0, 2);
+    let mut pool = pool(&[address], CHECK);
+    Arc::get_mut(&mut pool).expect("one owner").source =
+        SourceAddress::Own { ipv4: Some(ours), ipv6: None };
+    let mut came_from = None;
+    Fixture::watch(&[&pool]).turn_until("a check comes", || {
+        came_from = listener.accept().ok().map(|(_, peer)| peer.ip());
+        came_from.is_some()
+    });
+    assert_eq!(came_from, Some(ours.into()));
 }
 
 #[test]
