@@ -22,6 +22,8 @@ pub struct Forebay {
     log: Arc<Mutex<Vec<String>>>,
     /// Reads the log; ends with it.
     reader: Option<JoinHandle<()>>,
+    /// Tells the metrics read last from newer ones.
+    last_uptime: Mutex<String>,
     pub configuration_file: PathBuf,
 }
 
@@ -74,7 +76,14 @@ impl Forebay {
                 }
             }
         });
-        Self { child, admin, log, reader: Some(reader), configuration_file }
+        Self {
+            child,
+            admin,
+            log,
+            reader: Some(reader),
+            last_uptime: Mutex::default(),
+            configuration_file,
+        }
     }
 
     /// Writes another configuration in the place of the one it was started with.
@@ -110,9 +119,22 @@ impl Forebay {
         found.expect("found")
     }
 
-    /// The body of an admin page.
+    /// The body of an admin page, of now: scrapes close together see the same metrics, and
+    /// a test that asks once must not be shown what was before its last step.
     pub fn page(&self, path: &str) -> Option<String> {
-        self.get(path).map(|(_, body)| body)
+        loop {
+            let (_, body) = self.get(path)?;
+            let uptime = body.lines().find(|line| line.starts_with("forebay_uptime_seconds "));
+            let Some(uptime) = uptime else { return Some(body) };
+            let mut last_uptime = self.last_uptime.lock().expect("last uptime");
+            if *last_uptime != uptime {
+                uptime.clone_into(&mut last_uptime);
+                drop(last_uptime);
+                return Some(body);
+            }
+            drop(last_uptime);
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The status code of an admin page; `None` if nobody answers.
