@@ -22,7 +22,8 @@ use anyhow::{Context, bail};
 use forebay::config;
 use forebay::control::prepare::{self, CertificateSource, Preparer};
 use forebay::control::session_keys::SessionKeys;
-use forebay::control::watch::Changed;
+use forebay::control::watch::{Changed, Watch};
+use forebay::tls::certificates::store::Look;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Map, Value, json};
 
@@ -185,23 +186,32 @@ impl Bench {
         let bound = prepare::addresses(&settings);
         let mut preparer = Preparer::new(CertificateSource::Files, SessionKeys::default());
         let mut in_force = preparer.prepare(&settings, &bound, 1).0.context("prepared")?;
-        for (what, named) in [("reload_named", true), ("reload_all", false)] {
+        let places = || prepare::certificate_places(&settings);
+        let mut watch = Watch::default();
+        watch.set(places());
+        let reloads = [("named", true, false), ("asked", true, true), ("all", false, true)];
+        for (what, told, asked) in reloads {
             let mut times = Vec::new();
             for _ in 0..RELOADS {
                 let changed: anyhow::Result<HashSet<PathBuf>> =
                     (0..CHANGED.min(self.count)).map(|number| self.write(number)).collect();
-                let changed = if named {
-                    Changed::Files(changed?)
-                } else {
-                    changed.map(|_| Changed::Anything)?
-                };
+                let changed = changed?;
                 let begin = Instant::now();
-                let prepared = preparer.prepare_changed(&settings, &changed, &bound, 2);
+                let taken = watch.take(places());
+                if taken != Changed::Files(changed.clone()) {
+                    bail!("the watch says {taken:?}");
+                }
+                let look = match (told, asked) {
+                    (false, _) => Look::Everywhere,
+                    (true, true) => Look::Asked(&changed),
+                    (true, false) => Look::Changed(&changed),
+                };
+                let prepared = preparer.prepare_again(&settings, look, &bound, 2);
                 times.push(begin.elapsed());
                 in_force = prepared.0.context("prepared")?;
             }
             times.sort();
-            figures.insert(format!("{what}_ms"), milliseconds(times[RELOADS / 2]));
+            figures.insert(format!("reload_{what}_ms"), milliseconds(times[RELOADS / 2]));
         }
         let index = in_force.snapshot.listeners[0].policy.index();
         let names: Vec<String> =

@@ -140,6 +140,37 @@ fn the_configuration_file_is_not_read_when_certificates_change() {
 }
 
 #[test]
+fn a_reload_that_is_refused_for_another_mistake_keeps_no_renewal_back() {
+    let mut site = Site::start("");
+    site.forebay.write_configuration(&site.configuration.replace("[[pool]]", "[[pol]]"));
+    site.renew("b.pem", "b.test");
+    site.forebay.signal(libc::SIGHUP);
+    site.forebay.wait_for_log("reload refused");
+    site.wait_until_shown("b.test", "b.pem");
+    // This mistake shows only when everything else has been read.
+    let address = format!("address = \"{}\"", site.address);
+    let elsewhere = format!("address = \"{}\"", free_address());
+    site.forebay.write_configuration(&site.configuration.replace(&address, &elsewhere));
+    site.renew("b.pem", "b.test");
+    site.forebay.signal(libc::SIGHUP);
+    site.wait_until_shown("b.test", "b.pem");
+}
+
+#[test]
+fn a_reload_that_is_asked_for_follows_links_to_what_was_changed_elsewhere() {
+    let mut site = Site::start("");
+    let elsewhere = self_signed(site.directory.path(), "linked.pem", Key::EcdsaP256, &["c.test"]);
+    std::os::unix::fs::symlink(&elsewhere, site.served("c.pem")).expect("link");
+    site.wait_until_shown("c.test", "c.pem");
+    let made = site.directory.path().join("made");
+    fs::create_dir(&made).expect("directory");
+    let renewed = self_signed(&made, "c.pem", Key::EcdsaP256, &["c.test"]);
+    fs::write(&elsewhere, fs::read(renewed).expect("read")).expect("write");
+    site.forebay.signal(libc::SIGHUP);
+    site.wait_until_shown("c.test", "c.pem");
+}
+
+#[test]
 fn keys_that_have_no_room_in_memory_are_read_when_a_client_asks() {
     let site = Site::start("[tls]\nkeys_in_memory = 1\n");
     for _ in 0..3 {

@@ -24,13 +24,12 @@ use super::session_keys::{SessionKeys, Staged};
 use super::shadow_policies::{self, Tried};
 use super::source_addresses;
 use super::supervise::{DrainTimes, Reloaded};
-use super::watch::Changed;
 use crate::config::{self, Finding, ListenerSettings, Located, Settings};
 use crate::engine::snapshot::{ClientLimits, Listener, Records, Snapshot, Timeouts};
 use crate::routing::Routes;
 use crate::tls::certificates::file_index::{self, FileIndex};
 use crate::tls::certificates::index::CertificateIndex;
-use crate::tls::certificates::store::{Certificates, Loading, Store};
+use crate::tls::certificates::store::{Certificates, Loading, Look, Store};
 use crate::tls::certificates::{CertificateName, LoadedCertificate, Severity};
 use crate::tls::client_auth::{AdmittedClients, Gate};
 use crate::tls::policy::{DefaultCertificate, NamedGate, Policy, PolicySettings};
@@ -165,22 +164,19 @@ impl Preparer {
         bound: &[Bound],
         generation: u64,
     ) -> (Option<Reloaded<Snapshot>>, Vec<Finding>) {
-        self.prepare_changed(settings, &Changed::Anything, bound, generation)
+        self.prepare_again(settings, Look::Everywhere, bound, generation)
     }
 
-    /// The same, where it is known that no certificate has changed but those in `changed`.
-    pub fn prepare_changed(
+    /// The same, with no more than that `look` at the files of certificates.
+    pub fn prepare_again(
         &mut self,
         settings: &Settings,
-        changed: &Changed,
+        look: Look<'_>,
         bound: &[Bound],
         generation: u64,
     ) -> (Option<Reloaded<Snapshot>>, Vec<Finding>) {
         let mut findings = Vec::new();
-        let mut loading = self.begin_loading(settings, &mut findings);
-        if let Changed::Files(files) = changed {
-            loading = loading.only(files);
-        }
+        let mut loading = self.begin_loading(settings, &mut findings).look(look);
         let mut shown = Vec::new();
         let mut staged = self.session_keys.stage(settings, &mut findings);
         let mut policies = Vec::new();

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Instant;
 
 use super::certificate_index::IndexKeeper;
 use super::prepare::{self, Bound, Preparer};
@@ -13,6 +14,7 @@ use super::supervise::{Attempt, Scope};
 use super::watch::{Changed, Watch};
 use crate::config::{self, Finding, Settings, Severity};
 use crate::engine::snapshot::Snapshot;
+use crate::tls::certificates::store::Look;
 
 /// Loads anew what is asked for, as the generation given.
 pub type Reloader = Box<dyn FnMut(Scope, u64) -> Attempt<Snapshot>>;
@@ -37,14 +39,10 @@ pub fn reloader(
             tracing::error!("{nothing}");
             return Attempt { reloaded: None, findings: vec![nothing.to_owned()] };
         };
-        let (wanted, changed, mut findings) = match &scope {
-            Scope::Certificates(changed) => {
+        let (wanted, mut findings) = match &scope {
+            Scope::Certificates(_) => {
                 tracing::info!("certificate files have changed: reloading them");
-                pending = std::mem::replace(&mut pending, Changed::Anything).and(changed.clone());
-                if opens_keys(&in_force, &pending) {
-                    pending = Changed::Anything;
-                }
-                (in_force.clone(), pending.clone(), Vec::new())
+                (in_force.clone(), Vec::new())
             }
             Scope::Everything => {
                 tracing::info!(file = %file.display(), "reloading");
@@ -54,20 +52,38 @@ pub fn reloader(
                     return Attempt { reloaded: None, findings: texts(&findings) };
                 };
                 findings.extend(prepare::needs_restart(&at_start, &loaded));
-                (loaded, Changed::Anything, findings)
+                (loaded, findings)
             }
         };
-        // It forgets what has changed until now, and so must be read then.
-        if changed == Changed::Anything {
+        let happened = match &scope {
+            Scope::Certificates(changed) => changed.clone(),
+            // Takes what happened until now for read, and so it must be read then.
+            Scope::Everything => watch.borrow_mut().take(prepare::certificate_places(&wanted)),
+        };
+        pending = std::mem::replace(&mut pending, Changed::Anything).and(happened);
+        if opens_keys(&in_force, &wanted, &pending) {
+            pending = Changed::Anything;
+        }
+        if scope != Scope::Everything && pending == Changed::Anything {
             watch.borrow_mut().set(prepare::certificate_places(&wanted));
         }
-        let (reloaded, of_preparing) =
-            preparer.prepare_changed(&wanted, &changed, &bound, generation);
+        let look = match (&pending, &scope) {
+            (Changed::Anything, _) => Look::Everywhere,
+            (Changed::Files(files), Scope::Everything) => Look::Asked(files),
+            (Changed::Files(files), Scope::Certificates(_)) => Look::Changed(files),
+        };
+        let (reloaded, of_preparing) = preparer.prepare_again(&wanted, look, &bound, generation);
         findings.extend(of_preparing);
         log_findings(&findings);
         if reloaded.is_none() || findings.iter().any(Finding::is_error) {
             if scope == Scope::Everything {
-                watch.borrow_mut().set(prepare::certificate_places(&in_force));
+                // What has changed besides is none of the mistake's business.
+                let mut watch = watch.borrow_mut();
+                let since = watch.take(prepare::certificate_places(&in_force));
+                pending = std::mem::replace(&mut pending, Changed::Anything).and(since);
+                if let Changed::Files(files) = &mut pending {
+                    watch.put_back(std::mem::take(files), Instant::now());
+                }
             }
             preparer.pools().borrow_mut().discard();
             return Attempt { reloaded: None, findings: texts(&findings) };
@@ -92,9 +108,13 @@ pub fn keep_index(keeper: Option<&IndexKeeper>, preparer: &mut Preparer) {
 }
 
 /// Whether passphrases have changed, which may open any key.
-fn opens_keys(settings: &Settings, changed: &Changed) -> bool {
-    match (&settings.tls.key_passphrase_file, changed) {
-        (Some(place), Changed::Files(files)) => files.contains(&place.value),
+fn opens_keys(before: &Settings, wanted: &Settings, changed: &Changed) -> bool {
+    let file = |settings: &Settings| {
+        settings.tls.key_passphrase_file.as_ref().map(|place| place.value.clone())
+    };
+    match (file(wanted), changed) {
+        (wanted, _) if wanted != file(before) => true,
+        (Some(wanted), Changed::Files(files)) => files.contains(&wanted),
         _ => false,
     }
 }

@@ -1,6 +1,7 @@
 //! In real directories, with a clock of the test's.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
 
@@ -36,6 +37,67 @@ fn what_has_changed_is_told_by_the_names_that_places_have() {
     fs::write(whole.path().join("..data"), "x").expect("write");
     fs::write(whole.path().join("a.pem"), "x").expect("write");
     assert_eq!(change(&mut watch), Some(Changed::Anything), "a volume was switched");
+}
+
+#[test]
+fn whoever_reads_now_is_told_what_has_changed_without_a_wait() {
+    let (mut watch, whole, single) = watched();
+    let site = single.path().join("site.pem");
+    let places = [whole.path(), site.as_path()];
+    assert_eq!(watch.take(places.into_iter()), Changed::nothing());
+    let file = whole.path().join("a.pem");
+    fs::write(&file, "x").expect("write");
+    assert_eq!(watch.take(places.into_iter()), Changed::Files([file].into()));
+    assert!(!told(&mut watch), "told already");
+    assert_eq!(watch.take([whole.path()].into_iter()), Changed::Anything, "other places");
+    assert_eq!(watch.take([whole.path()].into_iter()), Changed::nothing());
+}
+
+#[test]
+fn what_was_put_back_is_told_of_again() {
+    let (mut watch, whole, _single) = watched();
+    let file = whole.path().join("a.pem");
+    watch.put_back([file.clone()].into(), Instant::now());
+    assert_eq!(change(&mut watch), Some(Changed::Files([file].into())));
+}
+
+#[test]
+fn a_directory_that_was_exchanged_further_up_may_have_anything_in_it() {
+    let root = TempDir::new().expect("directory");
+    let releases = ["1", "2"].map(|release| root.path().join(release));
+    for release in &releases {
+        fs::create_dir_all(release.join("served")).expect("directory");
+    }
+    let current = root.path().join("current");
+    let place = current.join("served");
+    std::os::unix::fs::symlink(&releases[0], &current).expect("link");
+    let mut watch = Watch::default();
+    watch.set([place.as_path()].into_iter());
+    fs::remove_file(&current).expect("remove");
+    std::os::unix::fs::symlink(&releases[1], &current).expect("link");
+    assert_eq!(watch.take([place.as_path()].into_iter()), Changed::Anything);
+    fs::write(place.join("a.pem"), "x").expect("write");
+    let changed = Changed::Files([place.join("a.pem")].into());
+    assert_eq!(watch.take([place.as_path()].into_iter()), changed, "watched in its place");
+}
+
+#[test]
+fn a_file_system_that_may_change_unseen_may_always_have_changed() {
+    let mut watch = Watch::default();
+    let place = Path::new("/proc/self/net");
+    watch.set([place].into_iter());
+    assert_eq!(watch.take([place].into_iter()), Changed::Anything);
+    assert_eq!(watch.take([place].into_iter()), Changed::Anything);
+}
+
+#[test]
+fn a_file_that_may_be_read_now_is_a_change() {
+    let (mut watch, whole, _single) = watched();
+    let file = whole.path().join("a.pem");
+    fs::write(&file, "x").expect("write");
+    assert!(told(&mut watch));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("mode");
+    assert_eq!(change(&mut watch), Some(Changed::Files([file].into())));
 }
 
 #[test]

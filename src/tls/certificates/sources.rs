@@ -59,7 +59,7 @@ pub(super) fn list(path: &Path, findings: &mut Vec<Finding>) -> Listing {
 }
 
 fn certificate_files(directory: &Path) -> io::Result<Listing> {
-    let mut files = Vec::new();
+    let mut files: Vec<Arc<Path>> = Vec::new();
     let mut others = HashSet::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -75,7 +75,8 @@ fn certificate_files(directory: &Path) -> io::Result<Listing> {
             others.insert(name);
         }
     }
-    files.sort();
+    // As paths are, which differ here in the last component: a tenth of the time.
+    files.sort_unstable_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
     Ok(Listing { files, others: Some(others) })
 }
 

@@ -8,13 +8,13 @@
 //! ```
 //!
 //! Where it is known which files have changed, nobody looks at the others: of 100,000
-//! certificates ten cost what ten cost. At the start of a process the [file index](super::file_index)
+//! certificates ten cost what ten cost. Those that may have changed without anybody's knowing,
+//! and those that somebody is to be told of again, are remembered by themselves. At the start of a process the [file index](super::file_index)
 //! says what was in the files that have not changed since it was written.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,6 +22,7 @@ use std::thread;
 use std::time::SystemTime;
 
 use aws_lc_rs::digest::{self, SHA256};
+use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxAttributes, StatxFlags, makedev, statx};
 
 use super::file_index::{FileIndex, Snapshot};
 use super::sources::Listing;
@@ -45,6 +46,9 @@ pub type Certificates = Arc<[Arc<LoadedCertificate>]>;
 pub struct Store {
     keys: Arc<KeyCache>,
     entries: HashMap<Arc<Path>, Entry>,
+    /// Files that are looked at whenever somebody asks for it: bad ones, such that somebody is
+    /// warned of, and such that may be changed from elsewhere.
+    doubtful: HashSet<Arc<Path>>,
     /// What each path of the configuration came to.
     places: HashMap<PathBuf, Certificates>,
     /// What an earlier process wrote down, until the first certificates are in force.
@@ -58,6 +62,8 @@ pub struct Store {
 struct Entry {
     library: CryptoLibrary,
     stamp: Option<Stamp>,
+    /// Whether something else than a change in its directory may change it.
+    reached_from_elsewhere: bool,
     certificate: Arc<LoadedCertificate>,
     /// Warnings that hold as long as the file does not change.
     findings: Box<[Finding]>,
@@ -68,16 +74,25 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp([u8; 16]);
 
-impl Stamp {
+/// What the kernel says of a certificate's files.
+struct Stamped {
+    stamp: Stamp,
+    reached_from_elsewhere: bool,
+}
+
+impl Stamped {
     fn of(path: &Path, listing: &Listing) -> Option<Self> {
         let mut context = digest::Context::new(&SHA256);
-        add_identity(&mut context, path)?;
+        let mut reached_from_elsewhere = add_identity(&mut context, path)?;
         let beside = [path.with_extension("key"), ocsp::path_of(path), policy_file::path_of(path)];
         for beside in beside {
-            let there = listing.may_have(&beside) && add_identity(&mut context, &beside).is_some();
-            context.update(&[u8::from(there)]);
+            let there = listing.may_have(&beside).then(|| add_identity(&mut context, &beside));
+            let there = there.flatten();
+            context.update(&[u8::from(there.is_some())]);
+            reached_from_elsewhere |= there.unwrap_or_default();
         }
-        context.finish().as_ref().first_chunk().copied().map(Self)
+        let stamp = context.finish().as_ref().first_chunk().copied().map(Stamp)?;
+        Some(Self { stamp, reached_from_elsewhere })
     }
 }
 
@@ -97,16 +112,53 @@ impl fmt::Display for Stamp {
 
 /// A file's state, to the nanosecond. The inode tells renames from rewrites, and the time
 /// of change what a copied modification time would hide.
-fn add_identity(context: &mut digest::Context, path: &Path) -> Option<()> {
-    let metadata = path.metadata().ok()?;
-    for number in [metadata.dev(), metadata.ino(), metadata.size()] {
+///
+/// Returns whether the file may be changed without its directory's knowing, by a link to it,
+/// another name of it, or a mount on it.
+fn add_identity(context: &mut digest::Context, path: &Path) -> Option<bool> {
+    let ask = |flags| statx(CWD, path, flags, StatxFlags::BASIC_STATS).ok();
+    let mut facts = ask(AtFlags::SYMLINK_NOFOLLOW)?;
+    let is_link = FileType::from_raw_mode(facts.stx_mode.into()) == FileType::Symlink;
+    if is_link {
+        facts = ask(AtFlags::empty())?;
+    }
+    let Statx { stx_dev_major, stx_dev_minor, stx_ino, stx_size, stx_mtime, stx_ctime, .. } = facts;
+    for number in [makedev(stx_dev_major, stx_dev_minor), stx_ino, stx_size] {
         context.update(&number.to_le_bytes());
     }
-    let (modified, changed) = (metadata.mtime(), metadata.ctime());
-    for number in [modified, metadata.mtime_nsec(), changed, metadata.ctime_nsec()] {
-        context.update(&number.to_le_bytes());
+    for time in [stx_mtime, stx_ctime] {
+        context.update(&time.tv_sec.to_le_bytes());
+        context.update(&i64::from(time.tv_nsec).to_le_bytes());
     }
-    Some(())
+    let is_mount = facts.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    Some(is_link || is_mount || facts.stx_nlink > 1)
+}
+
+/// Which files a reload looks at.
+#[derive(Clone, Copy, Debug)]
+pub enum Look<'a> {
+    /// All.
+    Everywhere,
+    /// These have changed, as a watch says. Besides, whatever it may have missed, and whatever
+    /// there is to be told again: somebody has asked.
+    Asked(&'a HashSet<PathBuf>),
+    /// These have changed, and nobody has asked.
+    Changed(&'a HashSet<PathBuf>),
+}
+
+impl<'a> Look<'a> {
+    const fn changed(self) -> Option<&'a HashSet<PathBuf>> {
+        match self {
+            Self::Everywhere => None,
+            Self::Asked(changed) | Self::Changed(changed) => Some(changed),
+        }
+    }
+}
+
+impl Entry {
+    fn is_doubtful(&self) -> bool {
+        self.reached_from_elsewhere || self.stamp.is_none() || !self.findings.is_empty()
+    }
 }
 
 impl Store {
@@ -131,8 +183,9 @@ impl Store {
             library,
             passphrases,
             now,
-            changed: None,
+            look: Look::Everywhere,
             loaded: HashMap::new(),
+            left_out: Vec::new(),
             gone: Vec::new(),
             places: HashMap::new(),
         }
@@ -140,11 +193,24 @@ impl Store {
 
     /// Puts in force what was loaded; what is no longer named is forgotten.
     pub fn commit(&mut self, loaded: Loaded) {
-        let Loaded { entries, gone, places, passphrases, only_changes, read } = loaded;
+        let Loaded { entries, left_out, gone, places, passphrases, only_changes, read } = loaded;
+        if !only_changes {
+            self.doubtful.clear();
+        }
+        for file in &gone {
+            self.doubtful.remove(&**file);
+        }
+        for (file, entry) in &entries {
+            match entry.is_doubtful() {
+                true => drop(self.doubtful.insert(Arc::clone(file))),
+                false => drop(self.doubtful.remove(file)),
+            }
+        }
+        self.doubtful.extend(left_out);
         if only_changes {
-            self.index_outdated |= !entries.is_empty() || !gone.is_empty();
+            self.index_outdated |= read;
             for file in &gone {
-                self.entries.remove(&**file);
+                self.index_outdated |= self.entries.remove(&**file).is_some();
             }
             self.entries.extend(entries);
         } else {
@@ -177,9 +243,11 @@ pub struct Loading<'a> {
     library: CryptoLibrary,
     passphrases: Passphrases,
     now: SystemTime,
-    changed: Option<&'a HashSet<PathBuf>>,
+    look: Look<'a>,
     /// Files that were looked at, and whether they had to be read.
     loaded: HashMap<Arc<Path>, (Entry, bool)>,
+    /// Files that nothing could be made of.
+    left_out: Vec<Arc<Path>>,
     gone: Vec<PathBuf>,
     places: HashMap<PathBuf, Certificates>,
 }
@@ -188,6 +256,7 @@ pub struct Loading<'a> {
 #[derive(Debug)]
 pub struct Loaded {
     entries: HashMap<Arc<Path>, Entry>,
+    left_out: Vec<Arc<Path>>,
     gone: Vec<PathBuf>,
     places: HashMap<PathBuf, Certificates>,
     passphrases: Passphrases,
@@ -202,14 +271,14 @@ pub struct Loaded {
 type Outcome = (Option<(Entry, bool)>, Vec<Finding>);
 
 impl<'a> Loading<'a> {
-    /// Only these files, of certificates or beside them, have changed since the last
-    /// commit: nobody looks at the others.
+    /// Files that are not among these, of certificates or beside them, have not changed since
+    /// the last commit: nobody looks at them.
     #[must_use]
-    pub fn only(mut self, changed: &'a HashSet<PathBuf>) -> Self {
+    pub fn look(mut self, look: Look<'a>) -> Self {
         // Keys that could not be opened might be now, with another library too.
         let same = self.store.entries.values().next();
         if same.is_some_and(|entry| entry.library == self.library) {
-            self.changed = Some(changed);
+            self.look = look;
         }
         self
     }
@@ -224,9 +293,18 @@ impl<'a> Loading<'a> {
     pub fn load(&mut self, path: &Path) -> (Certificates, Vec<Finding>) {
         let mut findings = Vec::new();
         let before = self.store.places.get(path);
-        let certificates = match (before, self.changed) {
-            (Some(before), Some(changed)) => {
+        let certificates = match (before, self.look) {
+            (Some(before), Look::Changed(changed)) => {
                 self.load_changed(path, before, changed, &mut findings)
+            }
+            (Some(before), Look::Asked(changed)) if path.is_dir() => {
+                let certificates = self.load_changed(path, before, changed, &mut findings);
+                for certificate in certificates.iter() {
+                    if !self.loaded.contains_key(&certificate.source) {
+                        certificate.check_dates(self.now, &mut findings);
+                    }
+                }
+                certificates
             }
             _ => self.load_all(path, &mut findings),
         };
@@ -240,8 +318,9 @@ impl<'a> Loading<'a> {
         let lenient = path.is_dir() && listing.files.iter().any(in_force);
         self.loaded.reserve(listing.files.len());
         let outcomes = in_parallel(&listing.files, |file| self.load_one(file, &listing));
+        let outcomes = listing.files.iter().zip(outcomes);
         let taken =
-            outcomes.into_iter().filter_map(|outcome| self.take(outcome, lenient, findings));
+            outcomes.filter_map(|(file, outcome)| self.take(file, outcome, lenient, findings));
         taken.collect()
     }
 
@@ -265,6 +344,9 @@ impl<'a> Loading<'a> {
             false => Vec::new(),
         };
         let mut files: Vec<PathBuf> = changed.iter().flat_map(certificate_files).collect();
+        if let Look::Asked(_) = self.look {
+            files.extend(self.store.doubtful.iter().map(|file| file.to_path_buf()));
+        }
         files.retain(belongs);
         files.sort();
         files.dedup();
@@ -277,12 +359,13 @@ impl<'a> Loading<'a> {
             if is_directory && !sources::is_certificate_file(&file) {
                 if let Ok(place) = place {
                     certificates.remove(place);
-                    self.gone.push(file);
                 }
+                self.gone.push(file);
                 continue;
             }
-            let outcome = self.load_one(&Arc::from(file), &Listing::default());
-            match (place, self.take(outcome, !before.is_empty(), findings)) {
+            let file = Arc::from(file);
+            let outcome = self.load_one(&file, &Listing::default());
+            match (place, self.take(&file, outcome, !before.is_empty(), findings)) {
                 (Ok(place), Some(certificate)) => certificates[place] = certificate,
                 (Err(place), Some(certificate)) => certificates.insert(place, certificate),
                 (_, None) => {}
@@ -296,12 +379,14 @@ impl<'a> Loading<'a> {
 
     fn take(
         &mut self,
+        file: &Arc<Path>,
         outcome: Outcome,
         lenient: bool,
         findings: &mut Vec<Finding>,
     ) -> Option<Arc<LoadedCertificate>> {
         let (entry, found) = outcome;
         let Some((entry, read)) = entry else {
+            self.left_out.push(Arc::clone(file));
             let outcome = "it is left out until it is mended";
             findings.extend(found.into_iter().map(|finding| match lenient {
                 true => finding.tolerated(outcome),
@@ -322,17 +407,28 @@ impl<'a> Loading<'a> {
         let entries = self.loaded.into_iter().map(|(file, (entry, _))| (file, entry));
         Loaded {
             entries: entries.collect(),
+            left_out: self.left_out,
             gone: self.gone,
             places: self.places,
             passphrases: self.passphrases,
-            only_changes: self.changed.is_some(),
+            only_changes: self.look.changed().is_some(),
             read,
         }
     }
 
     fn load_one(&self, file: &Arc<Path>, listing: &Listing) -> Outcome {
         // Before the file is read: whatever changes from here on is noticed next time.
-        let stamp = Stamp::of(file, listing);
+        let stamped = Stamped::of(file, listing);
+        let reached_from_elsewhere =
+            stamped.as_ref().is_some_and(|stamped| stamped.reached_from_elsewhere);
+        let stamp = stamped.map(|stamped| stamped.stamp);
+        let entry = |stamp, certificate, findings: Vec<Finding>| Entry {
+            library: self.library,
+            stamp,
+            reached_from_elsewhere,
+            certificate: Arc::new(certificate),
+            findings: findings.into(),
+        };
         let known = self.loaded.get(&**file).map(|(entry, _)| entry);
         let known = known.or_else(|| self.store.entries.get(&**file));
         let known = known.filter(|known| known.library == self.library);
@@ -340,7 +436,8 @@ impl<'a> Loading<'a> {
             && known.stamp.is_some()
             && known.stamp == stamp
         {
-            return (Some((known.clone(), false)), Vec::new());
+            let known = Entry { reached_from_elsewhere, ..known.clone() };
+            return (Some((known, false)), Vec::new());
         }
         let mut findings = Vec::new();
         let policy = match listing.may_have(&policy_file::path_of(file)) {
@@ -359,7 +456,7 @@ impl<'a> Loading<'a> {
             && let Some(facts) = self.store.indexed.find(file, stamp, self.library)
         {
             let certificate = facts.certificate(Arc::clone(file), policy, self.library, keys);
-            return (Some((self.entry(Some(stamp), certificate, findings), false)), Vec::new());
+            return (Some((entry(Some(stamp), certificate, findings), false)), Vec::new());
         }
         let Some(mut certificate) = load_file(file, self.library, &self.passphrases, &mut findings)
         else {
@@ -386,17 +483,7 @@ impl<'a> Loading<'a> {
             certificate.staple_ends,
             keys,
         );
-        (Some((self.entry(stamp, certificate, findings), true)), Vec::new())
-    }
-
-    fn entry(
-        &self,
-        stamp: Option<Stamp>,
-        certificate: LoadedCertificate,
-        findings: Vec<Finding>,
-    ) -> Entry {
-        let (certificate, findings) = (Arc::new(certificate), findings.into());
-        Entry { library: self.library, stamp, certificate, findings }
+        (Some((entry(stamp, certificate, findings), true)), Vec::new())
     }
 }
 

@@ -1,5 +1,6 @@
 //! With real files, which are changed between loads.
 
+use std::time::Duration;
 use std::{fs, slice};
 
 use tempfile::TempDir;
@@ -7,6 +8,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::tls::certificates::CertificateName;
 use crate::tls::test_support::restrict;
+
+const DAY: Duration = Duration::from_hours(24);
 
 const LIBRARY: CryptoLibrary = CryptoLibrary::AwsLc;
 
@@ -220,12 +223,75 @@ fn load_changed(
     changed: &[PathBuf],
 ) -> (Certificates, Vec<Finding>) {
     let changed = changed.iter().cloned().collect();
+    look(store, path, Look::Changed(&changed))
+}
+
+/// Loads for somebody who asks, where a watch has told of nothing.
+fn load_asked(store: &mut Store, path: &Path) -> (Certificates, Vec<Finding>) {
+    look(store, path, Look::Asked(&HashSet::new()))
+}
+
+fn look(store: &mut Store, path: &Path, look: Look<'_>) -> (Certificates, Vec<Finding>) {
     let loading = store.begin(LIBRARY, 10, Passphrases::default(), SystemTime::now());
-    let mut loading = loading.only(&changed);
+    let mut loading = loading.look(look);
     let (certificates, findings) = loading.load(path);
     let loaded = loading.finish();
     store.commit(loaded);
     (certificates, findings)
+}
+
+#[test]
+fn a_file_that_may_change_without_its_directory_knowing_is_looked_at_for_whoever_asks() {
+    let (directory, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let path = |file: &str| directory.path().join(file);
+    let linked = write(elsewhere.path(), "a.pem", "a.example");
+    let named_twice = write(elsewhere.path(), "b.pem", "b.example");
+    std::os::unix::fs::symlink(&linked, path("a.pem")).unwrap();
+    fs::hard_link(&named_twice, path("b.pem")).unwrap();
+    write(directory.path(), "c.pem", "c.example");
+    let mut store = Store::default();
+    load(&mut store, directory.path(), 10);
+    write(elsewhere.path(), "a.pem", "a2.example");
+    let other = write(elsewhere.path(), "b2.pem", "b2.example");
+    fs::write(&named_twice, fs::read(other).unwrap()).unwrap();
+    write(directory.path(), "c.pem", "c2.example");
+    let (certificates, findings) = load_asked(&mut store, directory.path());
+    assert_eq!(findings, []);
+    let told_of_by_a_watch = "c.example";
+    assert_eq!(names(&certificates), ["a2.example", "b2.example", told_of_by_a_watch]);
+}
+
+#[test]
+fn whoever_asks_is_warned_again_of_what_still_is_wrong() {
+    let directory = TempDir::new().unwrap();
+    write(directory.path(), "a.pem", "a.example");
+    write(directory.path(), "b.pem", "b.example");
+    let mut store = Store::default();
+    load(&mut store, directory.path(), 10);
+    let bad =
+        [replace(directory.path(), "b.pem", "bad"), replace(directory.path(), "c.pem", "bad")];
+    let (_, findings) = load_changed(&mut store, directory.path(), &bad);
+    assert_eq!(findings.len(), 2);
+    assert_eq!(load_changed(&mut store, directory.path(), &[]).1, [], "nobody has asked");
+    assert_eq!(load_asked(&mut store, directory.path()).1, findings);
+    write(directory.path(), "b.pem", "b2.example");
+    fs::remove_file(directory.path().join("c.pem")).unwrap();
+    let (certificates, findings) = load_asked(&mut store, directory.path());
+    assert_eq!(findings, []);
+    assert_eq!(names(&certificates), ["a.example", "b2.example"]);
+    assert!(store.doubtful.is_empty());
+}
+
+#[test]
+fn whoever_asks_is_warned_of_a_certificate_that_ends_though_its_file_is_as_it_was() {
+    let directory = TempDir::new().unwrap();
+    write(directory.path(), "a.pem", "a.example");
+    let mut store = Store::default();
+    load(&mut store, directory.path(), 10);
+    let (later, nothing) = (SystemTime::now() + 10_000 * 365 * DAY, HashSet::new());
+    let loading = store.begin(LIBRARY, 10, Passphrases::default(), later);
+    let (_, findings) = loading.look(Look::Asked(&nothing)).load(directory.path());
+    assert!(matches!(findings[..], [Finding { problem: Problem::Expired(_), .. }]), "{findings:?}");
 }
 
 #[test]
