@@ -22,7 +22,7 @@ use anyhow::{Context, bail};
 use forebay::config;
 use forebay::control::prepare::{self, CertificateSource, Preparer};
 use forebay::control::session_keys::SessionKeys;
-use forebay::control::watch::{Changed, Watch};
+use forebay::control::watch::{Changed, Told, Watch};
 use forebay::tls::certificates::store::Look;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Map, Value, json};
@@ -186,9 +186,8 @@ impl Bench {
         let bound = prepare::addresses(&settings);
         let mut preparer = Preparer::new(CertificateSource::Files, SessionKeys::default());
         let mut in_force = preparer.prepare(&settings, &bound, 1).0.context("prepared")?;
-        let places = || prepare::certificate_places(&settings);
         let mut watch = Watch::default();
-        watch.set(places());
+        watch.set(prepare::certificate_places(&settings));
         let reloads = [("named", true, false), ("asked", true, true), ("all", false, true)];
         for (what, told, asked) in reloads {
             let mut times = Vec::new();
@@ -197,16 +196,18 @@ impl Bench {
                     (0..CHANGED.min(self.count)).map(|number| self.write(number)).collect();
                 let changed = changed?;
                 let begin = Instant::now();
-                let taken = watch.take(places());
-                if taken != Changed::Files(changed.clone()) {
-                    bail!("the watch says {taken:?}");
+                let by_the_kernel = watch.take(begin);
+                if by_the_kernel
+                    != (Told { changed: Changed::Files(changed.clone()), is_all: true })
+                {
+                    bail!("{by_the_kernel:?} of {}", self.served.display());
                 }
                 let look = match (told, asked) {
                     (false, _) => Look::Everywhere,
                     (true, true) => Look::Asked(&changed),
                     (true, false) => Look::Changed(&changed),
                 };
-                let prepared = preparer.prepare_again(&settings, look, &bound, 2);
+                let prepared = preparer.prepare_again(&settings, look, &bound, 2, Vec::new());
                 times.push(begin.elapsed());
                 in_force = prepared.0.context("prepared")?;
             }

@@ -147,13 +147,17 @@ fn a_reload_that_is_refused_for_another_mistake_keeps_no_renewal_back() {
     site.forebay.signal(libc::SIGHUP);
     site.forebay.wait_for_log("reload refused");
     site.wait_until_shown("b.test", "b.pem");
-    // This mistake shows only when everything else has been read.
-    let address = format!("address = \"{}\"", site.address);
-    let elsewhere = format!("address = \"{}\"", free_address());
-    site.forebay.write_configuration(&site.configuration.replace(&address, &elsewhere));
-    site.renew("b.pem", "b.test");
-    site.forebay.signal(libc::SIGHUP);
-    site.wait_until_shown("b.test", "b.pem");
+    // These show only when everything else has been read.
+    let other_place =
+        site.configuration.replace("certificates = [", "certificates = [\"missing\", ");
+    let other_library = format!("{}\n[tls]\nprovider = \"ring\"\n", site.configuration);
+    for mistaken in [other_place, other_library] {
+        site.forebay.write_configuration(&mistaken);
+        site.renew("b.pem", "b.test");
+        site.forebay.signal(libc::SIGHUP);
+        site.wait_until_shown("b.test", "b.pem");
+    }
+    assert_eq!(site.forebay.metric("forebay_reloads_failed_total", &[]), 3.0);
 }
 
 #[test]

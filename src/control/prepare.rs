@@ -164,18 +164,19 @@ impl Preparer {
         bound: &[Bound],
         generation: u64,
     ) -> (Option<Reloaded<Snapshot>>, Vec<Finding>) {
-        self.prepare_again(settings, Look::Everywhere, bound, generation)
+        self.prepare_again(settings, Look::Everywhere, bound, generation, Vec::new())
     }
 
-    /// The same, with no more than that `look` at the files of certificates.
+    /// The same, with no more than that `look` at the files of certificates, after `findings`,
+    /// which are returned with those made here.
     pub fn prepare_again(
         &mut self,
         settings: &Settings,
         look: Look<'_>,
         bound: &[Bound],
         generation: u64,
+        mut findings: Vec<Finding>,
     ) -> (Option<Reloaded<Snapshot>>, Vec<Finding>) {
-        let mut findings = Vec::new();
         let mut loading = self.begin_loading(settings, &mut findings).look(look);
         let mut shown = Vec::new();
         let mut staged = self.session_keys.stage(settings, &mut findings);

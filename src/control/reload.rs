@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use std::time::Instant;
 use super::certificate_index::IndexKeeper;
 use super::prepare::{self, Bound, Preparer};
 use super::supervise::{Attempt, Scope};
-use super::watch::{Changed, Watch};
+use super::watch::{Changed, Told, Watch};
 use crate::config::{self, Finding, Settings, Severity};
 use crate::engine::snapshot::Snapshot;
 use crate::tls::certificates::store::Look;
@@ -39,7 +40,7 @@ pub fn reloader(
             tracing::error!("{nothing}");
             return Attempt { reloaded: None, findings: vec![nothing.to_owned()] };
         };
-        let (wanted, mut findings) = match &scope {
+        let (wanted, findings) = match &scope {
             Scope::Certificates(_) => {
                 tracing::info!("certificate files have changed: reloading them");
                 (in_force.clone(), Vec::new())
@@ -55,46 +56,54 @@ pub fn reloader(
                 (loaded, findings)
             }
         };
-        let happened = match &scope {
-            Scope::Certificates(changed) => changed.clone(),
-            // Takes what happened until now for read, and so it must be read then.
-            Scope::Everything => watch.borrow_mut().take(prepare::certificate_places(&wanted)),
+        let told = match &scope {
+            Scope::Certificates(changed) => Told { changed: changed.clone(), is_all: true },
+            Scope::Everything => watch.borrow_mut().take(Instant::now()),
         };
-        pending = std::mem::replace(&mut pending, Changed::Anything).and(happened);
-        if opens_keys(&in_force, &wanted, &pending) {
-            pending = Changed::Anything;
-        }
-        if scope != Scope::Everything && pending == Changed::Anything {
+        pending = std::mem::replace(&mut pending, Changed::Anything).and(told.changed);
+        let look = match &pending {
+            Changed::Files(files)
+                if told.is_all
+                    && watch.borrow().is_on(prepare::certificate_places(&wanted))
+                    && !opens_keys(&in_force, &wanted, files) =>
+            {
+                match scope {
+                    Scope::Everything => Look::Asked(files),
+                    Scope::Certificates(_) => Look::Changed(files),
+                }
+            }
+            _ => Look::Everywhere,
+        };
+        let everywhere = matches!(look, Look::Everywhere);
+        if everywhere {
+            // It forgets what has happened until now, and so all must be read then.
             watch.borrow_mut().set(prepare::certificate_places(&wanted));
         }
-        let look = match (&pending, &scope) {
-            (Changed::Anything, _) => Look::Everywhere,
-            (Changed::Files(files), Scope::Everything) => Look::Asked(files),
-            (Changed::Files(files), Scope::Certificates(_)) => Look::Changed(files),
-        };
-        let (reloaded, of_preparing) = preparer.prepare_again(&wanted, look, &bound, generation);
-        findings.extend(of_preparing);
+        let (reloaded, findings) =
+            preparer.prepare_again(&wanted, look, &bound, generation, findings);
         log_findings(&findings);
-        if reloaded.is_none() || findings.iter().any(Finding::is_error) {
+        let Some(reloaded) = reloaded else {
             if scope == Scope::Everything {
                 // What has changed besides is none of the mistake's business.
                 let mut watch = watch.borrow_mut();
-                let since = watch.take(prepare::certificate_places(&in_force));
-                pending = std::mem::replace(&mut pending, Changed::Anything).and(since);
-                if let Changed::Files(files) = &mut pending {
-                    watch.put_back(std::mem::take(files), Instant::now());
+                let since = watch.take(Instant::now()).changed;
+                let before = std::mem::replace(&mut pending, Changed::nothing());
+                if everywhere {
+                    watch.set(prepare::certificate_places(&in_force));
+                    pending = Changed::Anything;
+                }
+                if let Changed::Files(files) = before.and(since) {
+                    watch.put_back(files, Instant::now());
                 }
             }
             preparer.pools().borrow_mut().discard();
             return Attempt { reloaded: None, findings: texts(&findings) };
-        }
+        };
         in_force = wanted;
         pending = Changed::nothing();
-        if let Some(reloaded) = &reloaded {
-            preparer.pools().borrow_mut().put_in_force(&in_force, &reloaded.snapshot);
-        }
+        preparer.pools().borrow_mut().put_in_force(&in_force, &reloaded.snapshot);
         keep_index(index.as_ref(), &mut preparer);
-        Attempt { reloaded, findings: texts(&findings) }
+        Attempt { reloaded: Some(reloaded), findings: texts(&findings) }
     })
 }
 
@@ -108,15 +117,12 @@ pub fn keep_index(keeper: Option<&IndexKeeper>, preparer: &mut Preparer) {
 }
 
 /// Whether passphrases have changed, which may open any key.
-fn opens_keys(before: &Settings, wanted: &Settings, changed: &Changed) -> bool {
+fn opens_keys(before: &Settings, wanted: &Settings, changed: &HashSet<PathBuf>) -> bool {
     let file = |settings: &Settings| {
         settings.tls.key_passphrase_file.as_ref().map(|place| place.value.clone())
     };
-    match (file(wanted), changed) {
-        (wanted, _) if wanted != file(before) => true,
-        (Some(wanted), Changed::Files(files)) => files.contains(&wanted),
-        _ => false,
-    }
+    let wanted = file(wanted);
+    wanted != file(before) || wanted.is_some_and(|wanted| changed.contains(&wanted))
 }
 
 fn texts(findings: &[Finding]) -> Vec<String> {

@@ -78,6 +78,15 @@ pub enum Changed {
     Anything,
 }
 
+/// What a watch has to say to somebody who reads everything now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// What has changed.
+    pub changed: Changed,
+    /// Whether that is all, short of what happens to a file elsewhere that a link leads to.
+    pub is_all: bool,
+}
+
 impl Changed {
     /// Nothing yet.
     pub fn nothing() -> Self {
@@ -134,26 +143,23 @@ impl Watch {
         self.change = None;
     }
 
-    /// What has changed of these files and directories since they were read last, for somebody
-    /// who reads it now: complete or not. From here on they are watched, as by [`Self::set`].
-    ///
-    /// [`Changed::Anything`] unless everything that can happen to them has been seen, short of
-    /// what happens to a file elsewhere that a link in them leads to.
-    pub fn take<'a>(&mut self, places: impl Iterator<Item = &'a Path>) -> Changed {
-        let places: HashSet<PathBuf> = places.map(Path::to_owned).collect();
-        let before = self.change.take();
-        let happened = match places == self.places && self.sees_all && self.are_in_place() {
+    /// Whether these files and directories are the ones that are watched.
+    pub fn is_on<'a>(&self, places: impl Iterator<Item = &'a Path>) -> bool {
+        places.map(Path::to_owned).collect::<HashSet<_>>() == self.places
+    }
+
+    /// What has happened that nobody was told of, complete or not, for somebody who reads all
+    /// of it now.
+    pub fn take(&mut self, now: Instant) -> Told {
+        let happened = match self.are_in_place() {
             true => self.look(),
             false => None,
         };
-        match happened {
-            Some(happened) => before.map_or_else(Changed::nothing, |it| it.what).and(happened),
-            None => {
-                self.places = places;
-                self.renew();
-                Changed::Anything
-            }
-        }
+        let is_all = self.sees_all && happened.is_some();
+        let happened = happened.unwrap_or_else(|| self.renew());
+        self.note(happened, now);
+        let changed = self.change.take().map_or_else(Changed::nothing, |change| change.what);
+        Told { changed, is_all }
     }
 
     /// Tells of these again, as if they had just changed.
@@ -173,11 +179,8 @@ impl Watch {
 
     /// What has changed since the last time that this was asked, once it is complete.
     pub fn changed(&mut self, now: Instant) -> Option<Changed> {
-        let happened = self.look().unwrap_or_else(|| {
-            // A directory is gone, and may be there again under the same name.
-            self.renew();
-            Changed::Anything
-        });
+        // A directory that is gone may be there again under the same name.
+        let happened = self.look().unwrap_or_else(|| self.renew());
         self.note(happened, now);
         let complete = self.change.as_ref().is_some_and(|change| {
             now.duration_since(change.last) >= QUIET || now.duration_since(change.first) >= PATIENCE
@@ -195,7 +198,8 @@ impl Watch {
         self.change = Some(Change { first, last: now, what });
     }
 
-    fn renew(&mut self) {
+    /// Begins anew. Whatever has happened may have gone unseen.
+    fn renew(&mut self) -> Changed {
         self.directories.clear();
         self.complete = false;
         self.sees_all = false;
@@ -203,7 +207,10 @@ impl Watch {
         self.inotify = None;
         let inotify = match inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC) {
             Ok(inotify) => inotify,
-            Err(error) => return unwatched(Path::new("anywhere"), error),
+            Err(error) => {
+                unwatched(Path::new("anywhere"), error);
+                return Changed::Anything;
+            }
         };
         self.complete = true;
         self.sees_all = true;
@@ -247,6 +254,7 @@ impl Watch {
             }
         }
         self.inotify = Some(inotify);
+        Changed::Anything
     }
 
     /// What has happened that matters; `None` if a directory is gone.

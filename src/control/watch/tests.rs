@@ -39,18 +39,22 @@ fn what_has_changed_is_told_by_the_names_that_places_have() {
     assert_eq!(change(&mut watch), Some(Changed::Anything), "a volume was switched");
 }
 
+fn told_of(files: impl Into<HashSet<PathBuf>>) -> Told {
+    Told { changed: Changed::Files(files.into()), is_all: true }
+}
+
 #[test]
 fn whoever_reads_now_is_told_what_has_changed_without_a_wait() {
     let (mut watch, whole, single) = watched();
     let site = single.path().join("site.pem");
-    let places = [whole.path(), site.as_path()];
-    assert_eq!(watch.take(places.into_iter()), Changed::nothing());
+    assert!(watch.is_on([whole.path(), site.as_path()].into_iter()));
+    assert!(!watch.is_on([whole.path()].into_iter()));
+    let now = Instant::now();
+    assert_eq!(watch.take(now), told_of([]));
     let file = whole.path().join("a.pem");
     fs::write(&file, "x").expect("write");
-    assert_eq!(watch.take(places.into_iter()), Changed::Files([file].into()));
+    assert_eq!(watch.take(now), told_of([file]));
     assert!(!told(&mut watch), "told already");
-    assert_eq!(watch.take([whole.path()].into_iter()), Changed::Anything, "other places");
-    assert_eq!(watch.take([whole.path()].into_iter()), Changed::nothing());
 }
 
 #[test]
@@ -75,19 +79,18 @@ fn a_directory_that_was_exchanged_further_up_may_have_anything_in_it() {
     watch.set([place.as_path()].into_iter());
     fs::remove_file(&current).expect("remove");
     std::os::unix::fs::symlink(&releases[1], &current).expect("link");
-    assert_eq!(watch.take([place.as_path()].into_iter()), Changed::Anything);
+    let anything = Told { changed: Changed::Anything, is_all: false };
+    assert_eq!(watch.take(Instant::now()), anything);
     fs::write(place.join("a.pem"), "x").expect("write");
-    let changed = Changed::Files([place.join("a.pem")].into());
-    assert_eq!(watch.take([place.as_path()].into_iter()), changed, "watched in its place");
+    let told = watch.take(Instant::now());
+    assert_eq!(told, told_of([place.join("a.pem")]), "watched in its place");
 }
 
 #[test]
-fn a_file_system_that_may_change_unseen_may_always_have_changed() {
+fn of_a_file_system_that_may_change_unseen_nobody_is_told_all() {
     let mut watch = Watch::default();
-    let place = Path::new("/proc/self/net");
-    watch.set([place].into_iter());
-    assert_eq!(watch.take([place].into_iter()), Changed::Anything);
-    assert_eq!(watch.take([place].into_iter()), Changed::Anything);
+    watch.set([Path::new("/proc/self/net")].into_iter());
+    assert_eq!(watch.take(Instant::now()), Told { is_all: false, ..told_of([]) });
 }
 
 #[test]
