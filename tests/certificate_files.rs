@@ -161,6 +161,27 @@ fn a_reload_that_is_refused_for_another_mistake_keeps_no_renewal_back() {
 }
 
 #[test]
+fn a_successor_that_is_not_valid_yet_may_lie_beside_the_certificate_of_today() {
+    let mut site = Site::start("");
+    let put = |file: &str, years: [i32; 2]| {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut parameters = rcgen::CertificateParams::new(["b.test".to_owned()]).expect("a name");
+        [parameters.not_before, parameters.not_after] =
+            years.map(|year| rcgen::date_time_ymd(year, 1, 1));
+        let certificate = parameters.self_signed(&key).expect("a certificate");
+        site.replace(file, &[certificate.pem(), key.serialize_pem()].concat());
+    };
+    put("b-expired.pem", [2020, 2021]);
+    put("b-next.pem", [3000, 3001]);
+    put("other.pem", [2020, 3000]);
+    site.wait_until_shown("b.test", "other.pem");
+    fs::remove_file(site.served("other.pem")).expect("remove");
+    site.wait_until_shown("b.test", "b.pem");
+    fs::remove_file(site.served("b.pem")).expect("remove");
+    site.wait_until_shown("b.test", "b-next.pem");
+}
+
+#[test]
 fn a_reload_that_is_asked_for_follows_links_to_what_was_changed_elsewhere() {
     let mut site = Site::start("");
     let elsewhere = self_signed(site.directory.path(), "linked.pem", Key::EcdsaP256, &["c.test"]);

@@ -32,7 +32,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ProtocolVersion, ServerConfig, SupportedProtocolVersion};
 
 use super::certificate_compression::Compression;
-use super::certificates::index::{Candidates, CertificateIndex};
+use super::certificates::index::{CertificateIndex, Siblings};
 use super::certificates::{
     CertificateKind, CertificateName, CertificatePolicy, KeyType, LoadedCertificate, policy_file,
 };
@@ -528,12 +528,12 @@ fn distinct_policies(
 fn default_candidates(
     index: &CertificateIndex,
     default: &DefaultCertificate,
-) -> Result<Candidates, PolicyError> {
+) -> Result<Siblings, PolicyError> {
     let name = match default {
         DefaultCertificate::First => return Ok(index.siblings(0)),
         DefaultCertificate::Name(name) => name,
     };
-    let found = ServerName::try_from(name.as_str()).ok().map(|name| index.find(&name).candidates());
+    let found = ServerName::try_from(name.as_str()).ok().map(|name| index.find(&name).siblings());
     found.flatten().ok_or_else(|| {
         let nearest = index
             .certificates()

@@ -2,8 +2,9 @@
 //!
 //! Three hash maps: names as they are, suffixes of wildcards, and addresses. A look-up is
 //! one probe for an exact name and one more for a wildcard, whatever the number of certificates;
-//! it allocates nothing. Per name there is at most one certificate of each kind of key:
-//! of two, the one that expires last.
+//! it allocates nothing. Several certificates for one name with the same kind of key are rivals:
+//! all are candidates, the one that expires last first, because today's and the one that is
+//! valid from tomorrow on may both be there.
 //!
 //! ```text
 //!   certificates: [a, b, c, …]  ◀─ places ─┐
@@ -30,9 +31,12 @@ struct Names {
     exact: HashMap<Box<str>, Candidates>,
     wildcard: HashMap<Box<str>, Candidates>,
     address: HashMap<IpAddr, Candidates>,
-    /// Of two certificates for one name and kind of key one was taken, by its date.
-    contested: bool,
+    rivals: Rivals,
 }
+
+/// Places of certificates for one name and with one kind of key, best first, where there are
+/// several.
+type Rivals = Vec<Vec<u32>>;
 
 impl From<Vec<LoadedCertificate>> for CertificateIndex {
     fn from(certificates: Vec<LoadedCertificate>) -> Self {
@@ -57,7 +61,7 @@ impl CertificateIndex {
                     }
                     CertificateName::Address(address) => names.address.entry(*address).or_default(),
                 };
-                names.contested |= candidates.add(candidate, &certificates);
+                candidates.add(candidate, &certificates, &mut names.rivals);
             }
         }
         Self { certificates, names: Arc::new(names) }
@@ -70,7 +74,7 @@ impl CertificateIndex {
         let stands_in = |(old, new): (&Arc<LoadedCertificate>, &Arc<LoadedCertificate>)| {
             Arc::ptr_eq(old, new) || old.key_type == new.key_type && old.names == new.names
         };
-        let shared = !self.names.contested
+        let shared = self.names.rivals.is_empty()
             && self.certificates.len() == certificates.len()
             && self.certificates.iter().zip(certificates.iter()).all(stands_in);
         match shared {
@@ -94,7 +98,7 @@ impl CertificateIndex {
     pub fn find(&self, name: &str) -> Found<'_> {
         let suffix = name.split_once('.').map(|(_, suffix)| suffix);
         Found {
-            certificates: &self.certificates,
+            index: self,
             exact: self.names.exact.get(name),
             wildcard: suffix.and_then(|suffix| self.names.wildcard.get(suffix)),
         }
@@ -103,7 +107,7 @@ impl CertificateIndex {
     /// The candidates for an address in its plain form.
     pub fn find_address(&self, address: IpAddr) -> Found<'_> {
         let exact = self.names.address.get(&address);
-        Found { certificates: &self.certificates, exact, wildcard: None }
+        Found { index: self, exact, wildcard: None }
     }
 
     /// Whether any certificate is for an address.
@@ -112,13 +116,13 @@ impl CertificateIndex {
     }
 
     /// The certificates that share every name with the one at `place`: its siblings
-    /// with other kinds of key.
+    /// with other kinds of key, or other dates.
     ///
     /// # Panics
     /// If there is no certificate at `place`.
-    pub fn siblings(&self, place: usize) -> Candidates {
+    pub fn siblings(&self, place: usize) -> Siblings {
         let names = &self.certificates[place].names;
-        let mut candidates = Candidates::default();
+        let mut siblings = Siblings::default();
         for (other, certificate) in self.certificates.iter().enumerate() {
             let others = &certificate.names;
             // The first name that differs ends it for nearly all of them.
@@ -127,25 +131,33 @@ impl CertificateIndex {
                     && others.iter().all(|name| names.contains(name))
                     && names.iter().all(|name| others.contains(name));
             if same {
-                candidates.add(Candidates::place(other), &self.certificates);
+                let Siblings { candidates, rivals } = &mut siblings;
+                candidates.add(Candidates::place(other), &self.certificates, rivals);
             }
         }
-        candidates
+        siblings
     }
 
-    /// The candidates of a [`Candidates`] from this index, best first.
+    /// The siblings of [`Self::siblings`] of this index, best first.
     pub fn resolve<'a>(
         &'a self,
-        candidates: &'a Candidates,
+        siblings: &'a Siblings,
     ) -> impl Iterator<Item = &'a LoadedCertificate> {
-        at_places(candidates.0.iter(), &self.certificates)
+        at_places(places(&siblings.candidates, &siblings.rivals), &self.certificates)
     }
+}
+
+/// Certificates for the same names, apart from the index.
+#[derive(Clone, Debug, Default)]
+pub struct Siblings {
+    candidates: Candidates,
+    rivals: Rivals,
 }
 
 /// What [`CertificateIndex::find`] found.
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'a> {
-    certificates: &'a [Arc<LoadedCertificate>],
+    index: &'a CertificateIndex,
     exact: Option<&'a Candidates>,
     wildcard: Option<&'a Candidates>,
 }
@@ -157,8 +169,13 @@ impl<'a> Found<'a> {
     }
 
     /// The candidates of the best match, apart from the index.
-    pub fn candidates(self) -> Option<Candidates> {
-        self.exact.or(self.wildcard).copied()
+    pub fn siblings(self) -> Option<Siblings> {
+        let CertificateIndex { certificates, names } = self.index;
+        let mut siblings = Siblings::default();
+        for place in places(self.exact.or(self.wildcard)?, &names.rivals) {
+            siblings.candidates.add(*place, certificates, &mut siblings.rivals);
+        }
+        Some(siblings)
     }
 
     /// Without those that have a wildcard in place of the first label.
@@ -169,47 +186,69 @@ impl<'a> Found<'a> {
 
     /// The certificates for the name: exact before wildcard, then by kind of key.
     pub fn iter(self) -> impl Iterator<Item = &'a LoadedCertificate> {
-        let places = places(self.exact).iter().chain(places(self.wildcard));
-        at_places(places, self.certificates)
+        let CertificateIndex { certificates, names } = self.index;
+        let of = |candidates: Option<&'a Candidates>| {
+            let places = candidates.into_iter().flat_map(|it| places(it, &names.rivals));
+            at_places(places, certificates)
+        };
+        of(self.exact).chain(of(self.wildcard))
     }
 }
 
-/// Certificates that serve one name, at most one for each [`KeyType`], by place in the
-/// index: small, because there is one for every name.
+/// Certificates that serve one name, for each [`KeyType`] a place in the index, or
+/// [`Self::RIVALS`] and a place among rivals: small, because there is one for every name.
 #[derive(Clone, Copy, Debug)]
-pub struct Candidates([u32; KeyType::ALL.len()]);
+struct Candidates([u32; KeyType::ALL.len()]);
 
 impl Candidates {
     const NONE: u32 = u32::MAX;
+    const RIVALS: u32 = 1 << 31;
 
     fn place(place: usize) -> u32 {
         u32::try_from(place)
             .ok()
-            .filter(|place| *place != Self::NONE)
-            .expect("fewer than 2^32 certificates fit in memory")
+            .filter(|place| *place < Self::RIVALS)
+            .expect("fewer than 2^31 certificates fit in memory")
     }
 
-    /// Returns whether there is another one of its kind already.
-    fn add(&mut self, candidate: u32, certificates: &[Arc<LoadedCertificate>]) -> bool {
-        let certificate = &certificates[candidate as usize];
-        let slot = &mut self.0[certificate.key_type as usize];
-        let contested = *slot != Self::NONE;
-        if !contested || certificates[*slot as usize].not_after < certificate.not_after {
-            *slot = candidate;
+    fn add(&mut self, candidate: u32, certificates: &[Arc<LoadedCertificate>], all: &mut Rivals) {
+        let slot = &mut self.0[certificates[candidate as usize].key_type as usize];
+        let rivals = match *slot {
+            Self::NONE => {
+                *slot = candidate;
+                return;
+            }
+            // It has the name twice.
+            alone if alone == candidate => return,
+            alone if alone < Self::RIVALS => {
+                *slot = Self::RIVALS | Self::place(all.len());
+                all.push(vec![alone]);
+                &mut all[(*slot ^ Self::RIVALS) as usize]
+            }
+            several => &mut all[(several ^ Self::RIVALS) as usize],
+        };
+        let ends = |place: u32| certificates[place as usize].not_after;
+        let behind = rivals.iter().take_while(|one| ends(**one) >= ends(candidate)).count();
+        if !rivals.contains(&candidate) {
+            rivals.insert(behind, candidate);
         }
-        contested
     }
 }
 
-fn places(candidates: Option<&Candidates>) -> &[u32] {
-    candidates.map_or(&[], |candidates| &candidates.0)
+/// Places in the order of kinds of key, and rivals in theirs.
+fn places<'a>(candidates: &'a Candidates, all: &'a Rivals) -> impl Iterator<Item = &'a u32> {
+    let taken = candidates.0.iter().filter(|slot| **slot != Candidates::NONE);
+    taken.flat_map(|slot| match *slot {
+        place if place < Candidates::RIVALS => std::slice::from_ref(slot),
+        several => &all[(several ^ Candidates::RIVALS) as usize],
+    })
 }
 
 fn at_places<'a>(
     places: impl Iterator<Item = &'a u32>,
     certificates: &'a [Arc<LoadedCertificate>],
 ) -> impl Iterator<Item = &'a LoadedCertificate> {
-    places.filter(|place| **place != Candidates::NONE).map(|place| &*certificates[*place as usize])
+    places.map(|place| &*certificates[*place as usize])
 }
 
 impl Default for Candidates {

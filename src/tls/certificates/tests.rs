@@ -566,14 +566,26 @@ mod index {
     }
 
     #[test]
-    fn of_equal_keys_the_one_that_expires_last_wins_wherever_it_stands() {
+    fn of_equal_keys_the_one_that_expires_last_comes_first_wherever_it_stands() {
         let index = CertificateIndex::new(certificates(&[
             (&["a.example", "b.example"], KeyType::Rsa, 5),
             (&["a.example"], KeyType::Rsa, 7),
             (&["a.example"], KeyType::Rsa, 6),
         ]));
-        assert_eq!(found(&index, "a.example"), ["1"]);
+        assert_eq!(found(&index, "a.example"), ["1", "2", "0"]);
         assert_eq!(found(&index, "b.example"), ["0"]);
+        let siblings = index.find("a.example").siblings().expect("found");
+        let ends: Vec<i64> = index.resolve(&siblings).map(|one| one.not_after).collect();
+        assert_eq!(ends, [7, 6, 5]);
+    }
+
+    #[test]
+    fn a_certificate_that_has_a_name_twice_is_found_once() {
+        let index = CertificateIndex::new(certificates(&[
+            (&["a.example", "a.example"], KeyType::Rsa, 5),
+            (&["a.example", "a.example"], KeyType::Rsa, 7),
+        ]));
+        assert_eq!(found(&index, "a.example"), ["1", "0"]);
     }
 
     #[test]
@@ -635,6 +647,6 @@ mod index {
         ]));
         let after = replaced(&before, 0, (&["a.example"], KeyType::Rsa, 9));
         let found: Vec<i64> = after.find("a.example").iter().map(|one| one.not_after).collect();
-        assert_eq!(found, [9]);
+        assert_eq!(found, [9, 7]);
     }
 }

@@ -7,7 +7,7 @@ use rustls::ProtocolVersion;
 use rustls::crypto::CryptoProvider;
 
 use super::UnknownServerName;
-use crate::tls::certificates::index::{Candidates, CertificateIndex, Found};
+use crate::tls::certificates::index::{CertificateIndex, Found, Siblings};
 use crate::tls::certificates::{KeyType, LoadedCertificate, unix_seconds};
 use crate::tls::client_hello::ClientHello;
 use crate::tls::{Refusal, Version};
@@ -28,7 +28,7 @@ pub(super) struct Offer<'a, Suites, Schemes> {
 #[derive(Debug)]
 pub(super) struct Selection {
     index: CertificateIndex,
-    default: Candidates,
+    default: Siblings,
     unknown_sni: UnknownServerName,
     limits: Limits,
 }
@@ -99,7 +99,7 @@ impl Allowed {
 impl Selection {
     pub(super) fn new(
         index: CertificateIndex,
-        default: Candidates,
+        default: Siblings,
         unknown_sni: UnknownServerName,
         limits: Limits,
     ) -> Self {
@@ -108,7 +108,7 @@ impl Selection {
 
     /// The same certificates under other limits.
     pub(super) fn under(&self, limits: Limits) -> Self {
-        Self::new(self.index.clone(), self.default, self.unknown_sni, limits)
+        Self::new(self.index.clone(), self.default.clone(), self.unknown_sni, limits)
     }
 
     pub(super) fn index(&self) -> &CertificateIndex {

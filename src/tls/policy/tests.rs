@@ -928,9 +928,11 @@ fn what_is_in_its_time_comes_before_what_has_expired_and_what_is_not_valid_yet()
         LoadedCertificate { not_before: i64::MAX - 1, ..of("early", KeyType::EcdsaP256, i64::MAX) };
     let expired = of("expired", KeyType::EcdsaP256, 1);
     let valid = of("valid", KeyType::Rsa, i64::MAX);
+    let of_the_same_kind = of("valid too", KeyType::EcdsaP256, i64::MAX - 2);
     for (certificates, shown) in [
         (vec![expired.clone(), valid.clone()], KeyKind::Rsa),
-        (vec![early, valid], KeyKind::Rsa),
+        (vec![early.clone(), valid.clone()], KeyKind::Rsa),
+        (vec![early, valid, of_the_same_kind], KeyKind::EllipticCurve),
         (vec![expired], KeyKind::EllipticCurve),
     ] {
         let policy = policy(library, certificates);
