@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use memmap2::MmapMut;
+
 use super::replace_file;
 use crate::tls::certificates::file_index::{FileIndex, Snapshot};
 
@@ -121,16 +123,21 @@ impl IndexKeeper {
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// Into memory of its own, which goes back to the kernel as soon as it is not needed: what the
+/// allocator has once had stays where memory is locked, because locked pages cannot be given
+/// back one by one (madvise(2), `MADV_DONTNEED`).
+fn read(path: &Path) -> io::Result<impl AsRef<[u8]> + Send + Sync + 'static> {
     // Opening a FIFO would wait for its writer.
     if !path.metadata()?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
-    let length = path.metadata()?.len().min(FILE_BYTES_MAX);
-    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default() + 1);
-    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
+    let mut file = File::open(path)?;
+    let length_bytes = file.metadata()?.len();
+    if length_bytes > FILE_BYTES_MAX {
         return Err(io::Error::other(format!("it is larger than {FILE_BYTES_MAX} bytes")));
     }
+    let length_bytes = usize::try_from(length_bytes).map_err(io::Error::other)?;
+    let mut bytes = MmapMut::map_anon(length_bytes)?;
+    file.read_exact(&mut bytes)?;
     Ok(bytes)
 }

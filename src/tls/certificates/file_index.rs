@@ -16,6 +16,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
@@ -49,13 +50,16 @@ pub struct Snapshot {
 
 /// An index that was read. Its lines are made sense of when their files come up: of the
 /// whole there are two blocks of memory, which are given back at once.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct FileIndex {
     library: CryptoLibrary,
-    body: Vec<u8>,
+    bytes: Option<Bytes>,
     /// Where the line of a file begins, and where it ends.
     lines: HashMap<PathDigest, Range<usize>>,
 }
+
+/// Memory of whatever kind.
+type Bytes = Box<dyn AsRef<[u8]> + Send + Sync>;
 
 /// Half of a SHA-256 digest of a path.
 type PathDigest = [u8; 16];
@@ -206,12 +210,25 @@ fn set_line(bytes: &mut Vec<u8>, line: &impl Serialize) {
     }
 }
 
+impl fmt::Debug for FileIndex {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { library, bytes: _, lines } = self;
+        let lines = lines.len();
+        formatter
+            .debug_struct("FileIndex")
+            .field("library", library)
+            .field("lines", &lines)
+            .finish_non_exhaustive()
+    }
+}
+
 impl FileIndex {
     /// Reads what [`Snapshot::write_to`] made.
     ///
     /// # Errors
     /// It is something else, or no longer whole.
-    pub fn read(mut bytes: Vec<u8>) -> Result<Self, FileIndexError> {
+    pub fn read(memory: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self, FileIndexError> {
+        let bytes = memory.as_ref();
         let head_bytes = bytes.iter().take(HEAD_BYTES_MAX).position(|byte| *byte == b'\n');
         let head_bytes = head_bytes.ok_or(FileIndexError::Foreign)?;
         let head: Head =
@@ -219,9 +236,9 @@ impl FileIndex {
         if head.format != FORMAT {
             return Err(FileIndexError::Foreign);
         }
-        bytes.drain(..=head_bytes);
-        let body = bytes;
-        if head.crc32 != format!("{:08x}", crc32fast::hash(&body)) {
+        let mut begin = head_bytes + 1;
+        let body = &bytes[begin..];
+        if head.crc32 != format!("{:08x}", crc32fast::hash(body)) {
             return Err(FileIndexError::Damaged);
         }
         let library = match head.library {
@@ -230,7 +247,6 @@ impl FileIndex {
         };
         // A line has well over 100 bytes; a head may say anything.
         let mut lines = HashMap::with_capacity(head.files.min(body.len() / 100));
-        let mut begin = 0;
         for (number, line) in body.split_inclusive(|byte| *byte == b'\n').enumerate() {
             let place = begin..begin + line.len();
             begin = place.end;
@@ -242,7 +258,12 @@ impl FileIndex {
         if lines.len() != head.files {
             return Err(FileIndexError::Damaged);
         }
-        Ok(Self { library, body, lines })
+        Ok(Self { library, bytes: Some(Box::new(memory)), lines })
+    }
+
+    fn line(&self, place: &Range<usize>) -> Option<&[u8]> {
+        let bytes: &[u8] = (**self.bytes.as_ref()?).as_ref();
+        bytes.get(place.clone())
     }
 
     /// How many files it knows.
@@ -261,7 +282,7 @@ impl FileIndex {
             return None;
         }
         let place = self.lines.get(&digest_of(file))?;
-        let line: Line<'_> = serde_json::from_slice(self.body.get(place.clone())?).ok()?;
+        let line: Line<'_> = serde_json::from_slice(self.line(place)?).ok()?;
         if *line.file != *file || Stamp::parse(&line.stamp)? != stamp {
             return None;
         }
@@ -279,7 +300,7 @@ impl FileIndex {
 
     /// Makes sense of every line, for whoever wants to know that it can be done.
     pub(crate) fn understand_all(&self) -> usize {
-        let lines = self.lines.values().filter_map(|place| self.body.get(place.clone()));
+        let lines = self.lines.values().filter_map(|place| self.line(place));
         let lines = lines.filter_map(|line| serde_json::from_slice::<Line<'_>>(line).ok());
         let found = lines
             .filter_map(|line| self.find(&line.file, Stamp::parse(&line.stamp)?, self.library));

@@ -146,15 +146,6 @@ pub enum Look<'a> {
     Changed(&'a HashSet<PathBuf>),
 }
 
-impl<'a> Look<'a> {
-    const fn changed(self) -> Option<&'a HashSet<PathBuf>> {
-        match self {
-            Self::Everywhere => None,
-            Self::Asked(changed) | Self::Changed(changed) => Some(changed),
-        }
-    }
-}
-
 impl Entry {
     fn is_doubtful(&self) -> bool {
         self.reached_from_elsewhere || self.stamp.is_none() || !self.findings.is_empty()
@@ -185,6 +176,7 @@ impl Store {
             now,
             look: Look::Everywhere,
             loaded: HashMap::new(),
+            read: false,
             left_out: Vec::new(),
             gone: Vec::new(),
             places: HashMap::new(),
@@ -244,8 +236,10 @@ pub struct Loading<'a> {
     passphrases: Passphrases,
     now: SystemTime,
     look: Look<'a>,
-    /// Files that were looked at, and whether they had to be read.
-    loaded: HashMap<Arc<Path>, (Entry, bool)>,
+    /// Files that were looked at.
+    loaded: HashMap<Arc<Path>, Entry>,
+    /// Whether any had to be read.
+    read: bool,
     /// Files that nothing could be made of.
     left_out: Vec<Arc<Path>>,
     gone: Vec<PathBuf>,
@@ -397,22 +391,21 @@ impl<'a> Loading<'a> {
         entry.certificate.check_dates(self.now, findings);
         findings.extend(entry.findings.iter().chain(&found).cloned());
         let certificate = Arc::clone(&entry.certificate);
-        self.loaded.insert(Arc::clone(&certificate.source), (entry, read));
+        self.read |= read;
+        self.loaded.insert(Arc::clone(&certificate.source), entry);
         Some(certificate)
     }
 
     /// Everything that was loaded, to be committed.
     pub fn finish(self) -> Loaded {
-        let read = self.loaded.values().any(|(_, read)| *read);
-        let entries = self.loaded.into_iter().map(|(file, (entry, _))| (file, entry));
         Loaded {
-            entries: entries.collect(),
+            entries: self.loaded,
             left_out: self.left_out,
             gone: self.gone,
             places: self.places,
             passphrases: self.passphrases,
-            only_changes: self.look.changed().is_some(),
-            read,
+            only_changes: !matches!(self.look, Look::Everywhere),
+            read: self.read,
         }
     }
 
@@ -429,8 +422,7 @@ impl<'a> Loading<'a> {
             certificate: Arc::new(certificate),
             findings: findings.into(),
         };
-        let known = self.loaded.get(&**file).map(|(entry, _)| entry);
-        let known = known.or_else(|| self.store.entries.get(&**file));
+        let known = self.loaded.get(&**file).or_else(|| self.store.entries.get(&**file));
         let known = known.filter(|known| known.library == self.library);
         if let Some(known) = known
             && known.stamp.is_some()
