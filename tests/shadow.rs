@@ -148,6 +148,15 @@ fn everybody_is_served_and_who_would_not_be_is_counted_by_name_and_cause() {
     let causes = [("version", 3), ("certificate", 1), ("signature_scheme", 1), ("group", 2)];
     assert_eq!(page["all"], clients(9, &causes));
     assert_eq!(page["no_name"], clients(1, &[("group", 1)]));
+    let refusals = |name: &str, cause: &str| {
+        let (name, cause) = (format!("name=\"{name}\""), format!("cause=\"{cause}\""));
+        site.forebay.metric("forebay_shadow_name_refusals", &["listener=\"main\"", &name, &cause])
+    };
+    assert_eq!(refusals("old.a.test", "version"), 2.0);
+    assert_eq!(refusals("www.a.test", "group"), 1.0);
+    assert_eq!(refusals("www.a.test", "signature_scheme"), 1.0);
+    let of_served = site.forebay.metric("forebay_shadow_name_refusals", &["name=\"new.a.test\""]);
+    assert_eq!(of_served, 0.0, "a name whose clients would all be served has none");
     assert_eq!(page["other"], clients(1, &[("version", 1)]));
     let named = |name: &str, counted: Value| {
         let mut row = counted;
