@@ -3,14 +3,19 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use rustls::ClientConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ServerConfig, ServerConnection};
 use tempfile::TempDir;
 
+use support::authority::Authority;
 use support::backend::Backend;
 use support::certificates::{Key, self_signed};
 use support::configuration::configuration_with;
@@ -34,6 +39,7 @@ fn text(
     address: SocketAddr,
     nameserver: SocketAddr,
     backends: &str,
+    pool: &str,
 ) -> String {
     let certificate = directory.path().join("a.pem");
     if !certificate.exists() {
@@ -44,15 +50,20 @@ fn text(
          [resolver]\nnameservers = [\"{nameserver}\"]\ntimeout = \"1s\"\nattempts = 1\n\
          resolv_conf = \"none\"\nhosts = \"none\"\n"
     );
-    configuration_with(address, &[&certificate], backends, "", &rest)
+    configuration_with(address, &[&certificate], backends, pool, &rest)
 }
 
 impl Setting {
     fn start(backends: &str, hosts: &str, services: &[String]) -> Self {
+        Self::with_pool(backends, "", hosts, services)
+    }
+
+    /// The same with more keys for the pool.
+    fn with_pool(backends: &str, pool: &str, hosts: &str, services: &[String]) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let dnsmasq = Dnsmasq::start(directory.path(), hosts, services);
         let address = free_address();
-        let text = text(&directory, address, dnsmasq.address, backends);
+        let text = text(&directory, address, dnsmasq.address, backends, pool);
         let forebay = Forebay::start(directory.path(), &text);
         let config = Arc::new(tls_client::config());
         Self { forebay, address, dnsmasq, config, _directory: directory }
@@ -197,11 +208,87 @@ fn a_service_gives_ports_weights_and_backups() {
     assert_eq!(setting.choices(&servers, 2), [2, 2], "the backup is all there is");
 }
 
+/// A server behind TLS with the certificate in `pem`, and what it was asked for.
+fn accept(server: &Backend, pem: &Path) -> io::Result<(ServerConnection, TcpStream)> {
+    let chain = CertificateDer::pem_file_iter(pem).expect("PEM").collect::<Result<_, _>>();
+    let key = PrivateKeyDer::from_pem_file(pem).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain.expect("a chain"), key)
+        .expect("a certificate");
+    let mut stream = server.accept();
+    let mut connection = ServerConnection::new(Arc::new(config)).expect("a server");
+    connection.complete_io(&mut stream)?;
+    Ok((connection, stream))
+}
+
+#[test]
+fn whatever_a_name_stands_for_has_to_show_a_certificate_for_it() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().expect("directory");
+    let issue = |name: &str| {
+        let pem = directory.path().join(format!("{name}.pem"));
+        authority.issue(&pem, &[name]);
+        pem
+    };
+    let (genuine, other) = (issue("app.test"), issue("other.test"));
+    let (servers, port) = servers::<2>();
+    let tls = format!("[pool.tls]\nca = {:?}", authority.certificate());
+    let backends = format!("[\"app.test:{port}\"]");
+    let mut setting = Setting::with_pool(&backends, &tls, "127.0.0.2 app.test\n", &[]);
+    let hello = |setting: &Setting| {
+        let config = Arc::clone(&setting.config);
+        let mut client = tls_client::connect(config, setting.address, "a.test");
+        client.write_all(b"hello").expect("write");
+        client
+    };
+    let client = hello(&setting);
+    let (server, _) = accept(&servers[0], &genuine).expect("a handshake with forebay");
+    assert_eq!(server.server_name(), Some("app.test"));
+    drop(client);
+
+    setting.dnsmasq.answer("127.0.0.3 app.test\n", &[]);
+    setting.forebay.wait_until("the pool has the new server", |forebay| {
+        forebay.page("/metrics").is_some_and(|page| page.contains("(127.0.0.3)"))
+    });
+    let client = hello(&setting);
+    let (server, _) = accept(&servers[1], &genuine).expect("a handshake with the new server");
+    assert_eq!(server.server_name(), Some("app.test"));
+    drop(client);
+    let _client = hello(&setting);
+    accept(&servers[1], &other).expect_err("it is somebody else");
+    setting.forebay.wait_until("that was noticed", |forebay| {
+        let wrong_name = &["reason=\"wrong_name\""];
+        forebay.metric("forebay_server_handshake_failures_total", wrong_name) == 1.0
+    });
+}
+
+#[test]
+fn the_servers_of_a_service_are_asked_for_the_name_that_is_configured() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().expect("directory");
+    let pem = directory.path().join("app.pem");
+    authority.issue(&pem, &["app.test"]);
+    let server = Backend::listen();
+    let port = server.address.rsplit_once(':').expect("a port").1;
+    let services = [format!("_app._tcp.test,one.test,{port},10,10")];
+    let tls = format!("[pool.tls]\nca = {:?}\nserver_name = \"app.test\"", authority.certificate());
+    let hosts = "127.0.0.1 one.test\n";
+    let setting = Setting::with_pool("[\"srv:_app._tcp.test\"]", &tls, hosts, &services);
+    let config = Arc::clone(&setting.config);
+    let mut client = tls_client::connect(config, setting.address, "a.test");
+    client.write_all(b"hello").expect("write");
+    let (server, _stream) = accept(&server, &pem).expect("a handshake with forebay");
+    assert_eq!(server.server_name(), Some("app.test"));
+}
+
 #[test]
 fn a_pool_without_any_address_keeps_the_process_from_starting() {
     let directory = tempfile::tempdir().expect("directory");
     let nobody = free_address();
-    let text = text(&directory, free_address(), nobody, "[\"app.test:80\", \"srv:b.test\"]");
+    let text = text(&directory, free_address(), nobody, "[\"app.test:80\", \"srv:b.test\"]", "");
     let file = directory.path().join("forebay.toml");
     std::fs::write(&file, text).expect("write");
     for subcommand in ["check", "run"] {
@@ -229,7 +316,7 @@ fn a_reload_that_is_refused_and_one_that_is_not_both_know_their_names() {
     let configure = |setting: &Setting, name: &str| {
         let backends = format!("[\"{name}:{port}\"]");
         let directory = &setting._directory;
-        let text = text(directory, setting.address, setting.dnsmasq.address, &backends);
+        let text = text(directory, setting.address, setting.dnsmasq.address, &backends, "");
         setting.forebay.write_configuration(&text);
         setting.forebay.signal(libc::SIGHUP);
     };

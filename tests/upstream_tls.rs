@@ -27,6 +27,7 @@ use support::forebay::PATIENCE;
 use support::payload;
 use support::ports::free_address;
 use support::program::{Server, command};
+use support::proxy_header;
 use support::scene::{Scene, read_to_end};
 use support::tls_client::{self, TlsStream};
 
@@ -498,6 +499,37 @@ fn a_server_that_asks_for_a_certificate_gets_it() {
         let shown = server.conn.peer_certificates().expect("a certificate");
         assert_eq!(shown[0], chain(&mine)[0]);
     }
+}
+
+#[test]
+fn what_we_sign_for_a_server_is_not_told_of_the_next_client() {
+    let site = Site::new();
+    let mine = site.issue("client.pem", "forebay.test");
+    let values = "proxy_protocol = \"v2\"\nproxy_tlvs = [\"ssl\", \"ssl_sig_scheme\"]";
+    let pool = format!("{values}\n{}", site.pool_tls(&format!("certificate = {mine:?}")));
+    // One thread shakes hands with everybody.
+    let scene = Scene::with_pool(&pool, "[handshake]\nworkers = 1\n");
+    let server = Arc::new(demanding_server(&site, rustls::ALL_VERSIONS));
+    let config = tls_client::config();
+    let told = [HandshakeKind::Full, HandshakeKind::Resumed].map(|kind| {
+        let mut client = client(&scene, config.clone());
+        assert_eq!(client.conn.handshake_kind(), Some(kind));
+        let mut stream = scene.backend.accept();
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        let mut header = vec![0; 16];
+        stream.read_exact(&mut header).expect("a header");
+        let length = u16::from_be_bytes([header[14], header[15]]);
+        header.resize(16 + usize::from(length), 0);
+        stream.read_exact(&mut header[16..]).expect("the rest of it");
+        let connection = ServerConnection::new(Arc::clone(&server)).expect("server");
+        let mut server = StreamOwned::new(connection, stream);
+        says_hello(&mut client, &mut server);
+        // With it come the tickets for the next time.
+        server.write_all(b"hello").expect("write");
+        client.read_exact(&mut [0; 5]).expect("read");
+        proxy_header::parse(&header).text(0x27)
+    });
+    assert_eq!(told, [Some("ecdsa_secp256r1_sha256".to_owned()), None]);
 }
 
 #[test]
