@@ -24,11 +24,14 @@ use support::tls_client;
 
 const NAME: &str = "forebay.example";
 
+/// Handshakes in progress that are let in.
+const CREDITS: u32 = 8;
+
 /// Clients that come in each half of the storm.
 const CLIENTS: u64 = 1_500;
 
-/// Starts forebay with one engine, one worker, few credits, and an echoing backend.
-fn start(directory: &Path, backend: &EchoBackend) -> (Forebay, SocketAddr) {
+/// Starts forebay with one engine, one worker, few credits, and a pool of this server.
+fn start(directory: &Path, backend: &str, pool: &str, credits: u32) -> (Forebay, SocketAddr) {
     self_signed(directory, "certificate.pem", Key::Rsa2048, &[NAME]);
     let address = free_address();
     let configuration = format!(
@@ -40,16 +43,16 @@ fn start(directory: &Path, backend: &EchoBackend) -> (Forebay, SocketAddr) {
 
         [[pool]]
         name = "echo"
-        backends = ["{}"]
+        backends = ["{backend}"]
+        {pool}
 
         [engine]
         engines = 1
 
         [handshake]
         workers = 1
-        credits = 8
-        "#,
-        backend.address
+        credits = {credits}
+        "#
     );
     (Forebay::start(directory, &configuration), address)
 }
@@ -67,7 +70,28 @@ impl Drop for Until<'_> {
 fn established_connections_relay_every_byte_through_a_storm() {
     let directory = tempfile::tempdir().expect("a directory");
     let backend = EchoBackend::start();
-    let (mut forebay, address) = start(directory.path(), &backend);
+    let (forebay, address) = start(directory.path(), &backend.address.to_string(), "", CREDITS);
+    weathers_a_storm(forebay, address, "reset");
+}
+
+#[test]
+fn they_do_so_when_every_new_client_has_a_handshake_with_a_server_made_too() {
+    let directories = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+    let backend = EchoBackend::start();
+    // Another forebay, which can do more.
+    let backend = backend.address.to_string();
+    let (behind, server) = start(directories[1].path(), &backend, "", 100 * CREDITS);
+    let tls = "[pool.tls]\nverify = \"dangerously_accept_anyone\"";
+    let (forebay, address) = start(directories[0].path(), &server.to_string(), tls, CREDITS);
+    // Clients that stay until the server has seen their end.
+    let forebay = weathers_a_storm(forebay, address, "wait");
+    assert!(forebay.metric("forebay_server_handshakes_total", &[]) > 100.0, "in the storm");
+    assert_eq!(forebay.metric("forebay_server_handshake_failures_total", &[]), 0.0);
+    drop(behind);
+}
+
+/// Some are in, and many more want to be, and end their connections so.
+fn weathers_a_storm(mut forebay: Forebay, address: SocketAddr, close: &str) -> Forebay {
     let over = AtomicBool::new(false);
     let over = &over;
     let (impatient, patient) = thread::scope(|scope| {
@@ -88,7 +112,7 @@ fn established_connections_relay_every_byte_through_a_storm() {
             .collect();
         let until = Until(over);
         // Half of them will not wait, so that forebay has work to throw away.
-        let storms = (storm(address, "40ms"), storm(address, "60s"));
+        let storms = (storm(address, "40ms", close), storm(address, "60s", close));
         drop(until);
         for relay in relays {
             relay.join().expect("every byte was relayed");
@@ -114,15 +138,16 @@ fn established_connections_relay_every_byte_through_a_storm() {
     });
     let log = forebay.log();
     assert!(!log.iter().any(|line| line.contains("panicked")), "{}", log.join("\n"));
+    forebay
 }
 
 /// Lets 400 clients at a time come, each with so much patience; what the load generator
 /// says became of them.
-fn storm(address: SocketAddr, patience: &str) -> Value {
+fn storm(address: SocketAddr, patience: &str, close: &str) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_forebay-load"))
         .args(["handshakes", &address.to_string(), "--server-name", NAME])
         .args(["--connections", "400", "--operations", &CLIENTS.to_string()])
-        .args(["--timeout", patience, "--close", "reset", "--allow-failures", "100%"])
+        .args(["--timeout", patience, "--close", close, "--allow-failures", "100%"])
         .args(["--json", "--quiet"])
         .stdin(Stdio::null())
         .output()
