@@ -32,8 +32,36 @@ const SERVER: &str = "192.0.2.9:8080";
 const SECOND_SERVER: &str = "192.0.2.10:8080";
 const SERVER_IPV6: &str = "[2001:db8:2::9]:8080";
 
+/// How forebay's machine keeps the servers' answers: that block of
+/// `docs/TRANSPARENT_SOURCE.md` that has these words.
+#[derive(Clone, Copy, Debug)]
+enum Kept {
+    ByPort,
+    BySocket,
+}
+
+impl Kept {
+    /// As an operator does it, with what the document says.
+    fn arrange(self) {
+        let words = match self {
+            Self::ByPort => "sport 8080 lookup",
+            Self::BySocket => "socket transparent",
+        };
+        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/TRANSPARENT_SOURCE.md");
+        let document = fs::read_to_string(document).expect("the document");
+        let mut blocks = document.split("```sh\n").skip(1).map(|rest| {
+            let block = rest.split("```").next().unwrap_or_default();
+            block.lines().map(|line| line.trim_start().to_owned() + "\n").collect::<String>()
+        });
+        let block = blocks.find(|block| block.contains(words)).expect("the block");
+        let output = Command::new("sh").args(["-e", "-c", &block]).output().expect("sh runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{block}: {said}");
+    }
+}
+
 impl Lab {
-    fn new() -> Self {
+    fn new(kept: Kept) -> Self {
         let client = Neighbour::new(
             "clients",
             &["198.51.100.1/24", "2001:db8:1::1/64"],
@@ -51,12 +79,7 @@ impl Lab {
                 tell_clients_who_they_are(TcpListener::bind(address).expect("a server"));
             }
         });
-        // What docs/TRANSPARENT_SOURCE.md says.
-        for family in ["-4", "-6"] {
-            let rule = "rule add iif servers ipproto tcp sport 8080 lookup 100";
-            ip(&[&[family], &rule.split(' ').collect::<Vec<_>>()[..]].concat());
-            ip(&[family, "route", "add", "local", "default", "dev", "lo", "table", "100"]);
-        }
+        kept.arrange();
         Self { client, servers }
     }
 
@@ -120,9 +143,18 @@ fn text(directory: &Path, pools: &[(&str, &str, &str)]) -> String {
 }
 
 #[test]
-fn servers_see_the_address_that_is_wanted_and_their_answers_come_back() {
-    in_a_network_of_its_own(NOTHING_ELSE, || {
-        let lab = Lab::new();
+fn servers_see_the_address_that_is_wanted_and_their_answers_come_back_by_their_port() {
+    servers_see_the_address_that_is_wanted(Kept::ByPort);
+}
+
+#[test]
+fn servers_see_the_address_that_is_wanted_and_their_answers_come_back_by_their_socket() {
+    servers_see_the_address_that_is_wanted(Kept::BySocket);
+}
+
+fn servers_see_the_address_that_is_wanted(kept: Kept) {
+    in_a_network_of_its_own(NOTHING_ELSE, move || {
+        let lab = Lab::new(kept);
         let directory = tempfile::tempdir().expect("a directory");
         let both = format!("[{SERVER:?}, {SERVER_IPV6:?}]");
         let ipv4 = format!("[{SERVER:?}]");
@@ -158,7 +190,7 @@ fn servers_see_the_address_that_is_wanted_and_their_answers_come_back() {
 #[test]
 fn when_no_port_is_left_towards_a_server_the_next_one_is_taken_and_the_log_says_why() {
     in_a_network_of_its_own(NOTHING_ELSE, || {
-        let lab = Lab::new();
+        let lab = Lab::new(Kept::ByPort);
         let directory = tempfile::tempdir().expect("a directory");
         let both = format!("[{SERVER:?}, {SECOND_SERVER:?}]");
         let pools = [("bound", &*both, "bind = \"192.0.2.5\"\neject_after = 1")];
