@@ -3,8 +3,10 @@
 
 mod support;
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use support::configuration::configuration_with;
 use support::dnsmasq::Dnsmasq;
 use support::forebay::{Forebay, PATIENCE};
 use support::ports::free_address;
+use support::proxy_header;
 use support::tls_client::{self, TlsStream};
 
 /// A running forebay whose servers have names.
@@ -263,6 +266,36 @@ fn whatever_a_name_stands_for_has_to_show_a_certificate_for_it() {
         let wrong_name = &["reason=\"wrong_name\""];
         forebay.metric("forebay_server_handshake_failures_total", wrong_name) == 1.0
     });
+}
+
+#[test]
+fn servers_that_come_with_another_answer_get_signed_headers_too() {
+    let directory = tempfile::tempdir().expect("directory");
+    let key = directory.path().join("header.key");
+    fs::write(&key, "0123456789abcdef".repeat(4)).expect("write");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("mode");
+    let pool = format!("proxy_protocol = \"v2\"\nproxy_key_file = {key:?}");
+    let (servers, port) = servers::<2>();
+    let backends = format!("[\"app.test:{port}\"]");
+    let mut setting = Setting::with_pool(&backends, &pool, "127.0.0.2 app.test\n", &[]);
+    for (server, next) in servers.iter().zip(["127.0.0.3", "127.0.0.2"]) {
+        let config = Arc::clone(&setting.config);
+        let mut client = tls_client::connect(config, setting.address, "a.test");
+        client.write_all(b"hello").expect("write");
+        let mut received = Vec::new();
+        let mut stream = server.accept();
+        while !received.ends_with(b"hello") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a header, and what the client says");
+            received.push(byte[0]);
+        }
+        let header = proxy_header::parse(&received);
+        assert!(header.others.iter().any(|(kind, _)| *kind == 0xe7), "{header:?}");
+        setting.dnsmasq.answer(&format!("{next} app.test\n"), &[]);
+        setting.forebay.wait_until("the pool has the other server", |forebay| {
+            forebay.page("/metrics").is_some_and(|page| page.contains(&format!("({next})")))
+        });
+    }
 }
 
 #[test]

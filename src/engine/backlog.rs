@@ -58,6 +58,10 @@ struct Charge {
     name: usize,
 }
 
+/// The account of a name, which others may share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NameCell(usize);
+
 impl Backlog {
     /// Takes the memory for an engine with so many `credits`, which may be owed `bound` of
     /// the workers' time before it is scarce.
@@ -124,11 +128,10 @@ impl Backlog {
         credit: u32,
         class: CostClass,
         source: Source,
-        name: Option<&str>,
+        NameCell(name): NameCell,
         sources: &mut Sources,
     ) {
         let cost = self.costs.of(class);
-        let name = self.cell(name);
         let Some(charge) = self.charges.get_mut(credit as usize) else { return };
         debug_assert!(charge.is_none(), "a credit is with one worker at most");
         *charge = Some(Charge { cost, source, name });
@@ -150,6 +153,11 @@ impl Backlog {
 
     fn share(&self, waiting: u32) -> Duration {
         self.bound / waiting.max(1)
+    }
+
+    /// Where the account of a name is.
+    pub(super) fn cell_of(&self, name: Option<&str>) -> NameCell {
+        NameCell(self.cell(name))
     }
 
     /// Clients that name no server are all together in one cell.

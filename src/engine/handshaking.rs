@@ -8,9 +8,11 @@
 //! ```
 
 use super::Engine;
+use super::backlog::NameCell;
 use super::connection::{ClientWrite, Phase, TimerClass};
 use super::events::{Event, HandshakeFailed};
 use super::metrics::{EndReason, ShedCause};
+use super::sources::Source;
 use crate::driver::{BUFFER_BYTES, BUFFER_HEADROOM_BYTES, Driver};
 use crate::handshake::{
     CostClass, FailureReason, HandshakeFailure, HandshakeService, ShedReason, StepOutcome, Task,
@@ -227,23 +229,37 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
 
     fn submit(&mut self, slot: u32) {
         let connection = &mut self.table[slot];
-        let Some(mut task) = connection.task.take() else { return };
-        task.submitted = self.now;
-        task.outcome = StepOutcome::Pending;
+        let Some(task) = connection.task.take() else { return };
         connection.flight_sent_bytes = 0;
         connection.at_worker = Some(task.credit);
-        let (class, credit) = (task.class, task.credit);
-        let name = self.server_names[credit as usize].as_str();
-        let name = (!name.is_empty()).then_some(name);
-        self.backlog.charge(credit, class, connection.source, name, &mut self.sources);
-        if let Err(task) = self.handshakes.submit(task) {
-            self.backlog.settle(credit, &mut self.sources);
-            self.metrics.shed_queue_full[class as usize].increment();
+        let name = self.server_names[task.credit as usize].as_str();
+        let name = self.backlog.cell_of((!name.is_empty()).then_some(name));
+        let (costs, source) = (task.class, connection.source);
+        if let Err(task) = self.hand_to_workers(task, costs, source, name) {
             let connection = &mut self.table[slot];
             connection.at_worker = None;
             connection.task = Some(task);
             self.shed(slot, ShedCause::QueueFull);
         }
+    }
+
+    /// Hands a step to the workers, at the expense of a source and a name: one with a client, or
+    /// with the server that it goes to.
+    pub(super) fn hand_to_workers(
+        &mut self,
+        mut task: Box<Task>,
+        costs: CostClass,
+        source: Source,
+        name: NameCell,
+    ) -> Result<(), Box<Task>> {
+        task.submitted = self.now;
+        task.outcome = StepOutcome::Pending;
+        let (class, credit) = (task.class, task.credit);
+        self.backlog.charge(credit, costs, source, name, &mut self.sources);
+        self.handshakes.submit(task).inspect_err(|_| {
+            self.backlog.settle(credit, &mut self.sources);
+            self.metrics.shed_queue_full[class as usize].increment();
+        })
     }
 
     /// Bytes came from the client during the handshake.

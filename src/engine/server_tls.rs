@@ -139,24 +139,18 @@ impl<D: Driver, H: HandshakeService> Engine<D, H> {
     }
 
     /// Hands a task to the workers, at the expense of the connection's source and name.
-    fn submit_for_server(&mut self, slot: u32, mut task: Box<Task>) -> Result<(), Box<Task>> {
-        task.submitted = self.now;
-        task.outcome = StepOutcome::Pending;
+    fn submit_for_server(&mut self, slot: u32, task: Box<Task>) -> Result<(), Box<Task>> {
         let connection = &self.table[slot];
         let name =
             connection.session.as_ref().and_then(|session| session.facts.server_name.as_deref());
-        let (class, credit) = (task.class, task.credit);
         // Each of the two steps has half a key exchange, or the checks of a certificate.
         let costs = match task.to_server.as_ref().is_some_and(|to_server| to_server.awaits_ticket())
         {
             true => CostClass::Continuation,
             false => CostClass::EllipticCurve,
         };
-        self.backlog.charge(credit, costs, connection.source, name, &mut self.sources);
-        self.handshakes.submit(task).inspect_err(|_| {
-            self.backlog.settle(credit, &mut self.sources);
-            self.metrics.shed_queue_full[class as usize].increment();
-        })
+        let (source, name) = (connection.source, self.backlog.cell_of(name));
+        self.hand_to_workers(task, costs, source, name)
     }
 
     /// Has a worker put a session ticket away; nobody waits for it.

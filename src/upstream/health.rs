@@ -174,6 +174,18 @@ mod tests {
         assert_eq!(rhythm.next(at(0), at(5_000), &check(1, 1)), at(5_000));
     }
 
+    #[test]
+    fn intervals_are_spread_over_all_of_the_jitter() {
+        let check = Check { jitter_percent: 10, ..check(1, 1) };
+        let mut rhythm = Rhythm::new("node", 1);
+        let mut waits: Vec<_> =
+            (0..1_000).map(|_| rhythm.next(at(0), at(0), &check).since(at(0))).collect();
+        waits.sort_unstable();
+        let tenth = |place: usize| waits[place * 100].as_millis();
+        assert!(tenth(1) < 1_860 && tenth(9) > 2_140, "{} to {} ms", tenth(1), tenth(9));
+        assert!((1_960..2_040).contains(&tenth(5)), "{} ms", tenth(5));
+    }
+
     proptest! {
         #[test]
         fn the_next_check_is_due_within_the_jitter(

@@ -47,7 +47,8 @@ impl Scene {
     }
 
     fn begin(&mut self, source: Source, name: &str) {
-        self.backlog.charge(self.credits, EC, source, Some(name), &mut self.sources);
+        let name = self.backlog.cell_of(Some(name));
+        self.backlog.charge(self.credits, EC, source, name, &mut self.sources);
         self.credits += 1;
     }
 }
@@ -102,7 +103,8 @@ fn clients_that_name_no_server_are_one_name() {
     let mut scene = Scene::new();
     for number in 1..=10 {
         let source = scene.source(number);
-        scene.backlog.charge(number.into(), EC, source, None, &mut scene.sources);
+        let nameless = scene.backlog.cell_of(None);
+        scene.backlog.charge(number.into(), EC, source, nameless, &mut scene.sources);
     }
     let other = scene.source(200);
     let cause = scene.backlog.limits(other, None, &scene.sources);
@@ -151,8 +153,9 @@ fn what_comes_back_is_owed_no_more() {
 fn a_dear_step_counts_for_more_than_a_cheap_one() {
     let mut scene = Scene::new();
     let source = scene.source(1);
-    scene.backlog.charge(0, CostClass::Rsa, source, None, &mut scene.sources);
-    scene.backlog.charge(1, CostClass::Continuation, source, None, &mut scene.sources);
+    let nameless = scene.backlog.cell_of(None);
+    scene.backlog.charge(0, CostClass::Rsa, source, nameless, &mut scene.sources);
+    scene.backlog.charge(1, CostClass::Continuation, source, nameless, &mut scene.sources);
     let typical = StepCosts::TYPICAL;
     assert_eq!(scene.backlog.owed(), typical.rsa + typical.continuation);
 }
