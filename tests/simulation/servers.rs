@@ -47,6 +47,8 @@ pub(crate) enum Algorithm {
 #[derive(Clone, Debug)]
 pub(crate) struct Servers {
     pub(crate) backends: Vec<Backend>,
+    /// How many connections the agent of each server lets it have.
+    pub(crate) agent_limits: Vec<Option<u32>>,
     pub(crate) incidents: Vec<(Duration, usize, Incident)>,
     pub(crate) algorithm: Algorithm,
     pub(crate) queue_max: u32,
@@ -60,7 +62,7 @@ impl Servers {
     pub(crate) fn draw(troubled: bool, within: Duration, random: &mut Random) -> Self {
         let count = random.between(1, 5);
         let one_is_steady = !troubled || random.below(3) > 0;
-        let backends = (0..count)
+        let backends: Vec<_> = (0..count)
             .map(|place| Backend {
                 weight: random.choice(&[1, 1, 1, 2, 7]),
                 backup: troubled && random.below(5) == 0,
@@ -69,6 +71,14 @@ impl Servers {
                 ..Backend::new(endpoint(place), 1)
             })
             .collect();
+        // From the start and always the same: to lower one closes nothing.
+        let agent_limits: Vec<_> = (0..count)
+            .map(|_| (troubled && random.below(4) == 0).then(|| random.between(1, 3) as u32))
+            .collect();
+        for (backend, connections_max) in backends.iter().zip(&agent_limits) {
+            let connections_max = *connections_max;
+            backend.status.set_standing(Standing { connections_max, ..Standing::INITIAL });
+        }
         let mut incidents = Vec::new();
         for place in usize::from(one_is_steady)..count {
             for _ in 0..if troubled { random.below(4) } else { 0 } {
@@ -88,6 +98,7 @@ impl Servers {
         }
         Self {
             backends,
+            agent_limits,
             incidents,
             algorithm: random.choice(&[
                 Algorithm::RoundRobin,
@@ -135,16 +146,18 @@ impl Servers {
             Incident::Becomes(condition) => conditions[place].set(condition),
             Incident::Noticed(availability) => {
                 let up_since = (availability == Availability::Up).then_some(now);
-                let standing = Standing { availability, up_since, ..Standing::INITIAL };
+                let connections_max = self.agent_limits[place];
+                let standing =
+                    Standing { availability, up_since, connections_max, ..Standing::INITIAL };
                 self.backends[place].status.set_standing(standing);
             }
         }
     }
 
-    /// No server has more connections than it may have.
+    /// No server has more connections than it may have: what its agent says comes first.
     pub(crate) fn assert_within_limits(&self) {
-        for backend in &self.backends {
-            let (open, most) = (backend.status.open(), backend.connections_max);
+        for (backend, of_agent) in self.backends.iter().zip(&self.agent_limits) {
+            let (open, most) = (backend.status.open(), of_agent.or(backend.connections_max));
             assert!(
                 most.is_none_or(|most| open <= most.into()),
                 "{} has {open} connections of {most:?}",
