@@ -200,6 +200,25 @@ fn everybody_is_served_and_who_would_not_be_is_counted_by_name_and_cause() {
 }
 
 #[test]
+fn the_metrics_have_the_twenty_names_with_the_most_refusals_and_the_page_has_all() {
+    let mut site = Site::start(EVERYTHING);
+    let name = |number: u64| format!("n{number}.a.test");
+    for number in 0..22 {
+        // Two of each but the first two, which are to have no series.
+        for _ in 0..if number < 2 { 1 } else { 2 } {
+            site.openssl(&["-servername", &name(number), "-tls1_2"]);
+        }
+    }
+    assert_eq!(site.page(42)["names_total"], 22);
+    let refusals = |number: u64| {
+        let name = format!("name=\"{}\"", name(number));
+        site.forebay.metric("forebay_shadow_name_refusals", &["listener=\"main\"", &name])
+    };
+    let left_out: Vec<_> = (0..22).filter(|number| refusals(*number) == 0.0).collect();
+    assert_eq!(left_out, [0, 1]);
+}
+
+#[test]
 fn a_handshake_that_fails_anyway_is_not_counted() {
     let mut site = Site::start(EVERYTHING);
     let output = Command::new("openssl")
