@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::slice;
 use std::sync::Arc;
 
 use super::store::Certificates;
@@ -143,7 +144,8 @@ impl CertificateIndex {
         &'a self,
         siblings: &'a Siblings,
     ) -> impl Iterator<Item = &'a LoadedCertificate> {
-        at_places(places(&siblings.candidates, &siblings.rivals), &self.certificates)
+        let places = Places::new([Some(&siblings.candidates), None], &siblings.rivals);
+        at_places(places, &self.certificates)
     }
 }
 
@@ -172,7 +174,8 @@ impl<'a> Found<'a> {
     pub fn siblings(self) -> Option<Siblings> {
         let CertificateIndex { certificates, names } = self.index;
         let mut siblings = Siblings::default();
-        for place in places(self.exact.or(self.wildcard)?, &names.rivals) {
+        let candidates = self.exact.or(self.wildcard)?;
+        for place in Places::new([Some(candidates), None], &names.rivals) {
             siblings.candidates.add(*place, certificates, &mut siblings.rivals);
         }
         Some(siblings)
@@ -187,11 +190,8 @@ impl<'a> Found<'a> {
     /// The certificates for the name: exact before wildcard, then by kind of key.
     pub fn iter(self) -> impl Iterator<Item = &'a LoadedCertificate> {
         let CertificateIndex { certificates, names } = self.index;
-        let of = |candidates: Option<&'a Candidates>| {
-            let places = candidates.into_iter().flat_map(|it| places(it, &names.rivals));
-            at_places(places, certificates)
-        };
-        of(self.exact).chain(of(self.wildcard))
+        let places = Places::new([self.exact, self.wildcard], &names.rivals);
+        at_places(places, certificates)
     }
 }
 
@@ -235,13 +235,42 @@ impl Candidates {
     }
 }
 
-/// Places in the order of kinds of key, and rivals in theirs.
-fn places<'a>(candidates: &'a Candidates, all: &'a Rivals) -> impl Iterator<Item = &'a u32> {
-    let taken = candidates.0.iter().filter(|slot| **slot != Candidates::NONE);
-    taken.flat_map(|slot| match *slot {
-        place if place < Candidates::RIVALS => std::slice::from_ref(slot),
-        several => &all[(several ^ Candidates::RIVALS) as usize],
-    })
+/// Places in the order of kinds of key, and rivals in theirs. Written out, because every
+/// client's comes by here.
+struct Places<'a> {
+    slots: slice::Iter<'a, u32>,
+    then: Option<&'a Candidates>,
+    rivals: slice::Iter<'a, u32>,
+    all: &'a Rivals,
+}
+
+impl<'a> Places<'a> {
+    /// Those of one, then those of the other.
+    fn new([first, then]: [Option<&'a Candidates>; 2], all: &'a Rivals) -> Self {
+        let slots = first.map_or(&[][..], |candidates| &candidates.0);
+        Self { slots: slots.iter(), then, rivals: [].iter(), all }
+    }
+}
+
+impl<'a> Iterator for Places<'a> {
+    type Item = &'a u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a u32> {
+        loop {
+            if let Some(place) = self.rivals.next() {
+                return Some(place);
+            }
+            match self.slots.next() {
+                Some(slot) if *slot < Candidates::RIVALS => return Some(slot),
+                Some(&Candidates::NONE) => {}
+                Some(several) => {
+                    self.rivals = self.all[(several ^ Candidates::RIVALS) as usize].iter();
+                }
+                None => self.slots = self.then.take()?.0.iter(),
+            }
+        }
+    }
 }
 
 fn at_places<'a>(
